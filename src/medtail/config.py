@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from medtail.errors import Problems, UsageError, did_you_mean
 
 T = TypeVar("T")
 
-CLOSED = {"extra": "forbid"}
-"""Pydantic settings of every config dataclass: `__pydantic_config__ = CLOSED` makes unknown keys errors."""
+CLOSED: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
+"""Pydantic settings of every config dataclass: unknown keys are errors, and so are `.nan` and `.inf`.
+
+A config class says `__pydantic_config__: ClassVar[dict[str, Any]] = CLOSED`.
+"""
+SHOWN_CHARACTERS = 80
+"""A wrong value longer than this is cut in messages."""
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
@@ -68,7 +74,7 @@ def apply_overrides(config: Mapping[str, Any], overrides: Sequence[str]) -> dict
         A new mapping.
 
     Raises:
-        UsageError: An override has no `=` or runs through a value that is not a mapping.
+        UsageError: An override has no `=`, an empty name, or runs through a value that is not a mapping.
 
     Example:
         >>> apply_overrides({"loss": {"kind": "focal"}}, ["loss.gamma=1.5"])
@@ -77,13 +83,15 @@ def apply_overrides(config: Mapping[str, Any], overrides: Sequence[str]) -> dict
     result: dict[str, Any] = _copy_mapping(config)
     for override in overrides:
         key, separator, text = override.partition("=")
-        if not separator or not key.strip():
+        parts = [part.strip() for part in key.split(".")]
+        if not separator or not all(parts):
             raise UsageError(f"--set {override!r}: expected KEY=VALUE, for instance --set loss.gamma=1.5")
         value = _parse_yaml(f"value: {text}", where=f"--set {override}").get("value")
         node = result
-        parts = key.strip().split(".")
         for part in parts[:-1]:
-            child = node.setdefault(part, {})
+            if node.get(part) is None:  # absent, or an empty section such as `loss:`
+                node[part] = {}
+            child = node[part]
             if not isinstance(child, dict):
                 raise UsageError(f"--set {override!r}: {part!r} is {child!r}, not a section with keys.")
             node = child
@@ -114,67 +122,128 @@ def build_config(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     try:
         return TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
-        problems = Problems(where)
+        found: dict[str, list[str]] = {}
         for item in error.errors():
-            problems.add(_explain(kind, item))
+            place, message = _explain(kind, item)
+            # pydantic tries every member of a union and reports each; a person reads one line a place
+            lines = found.setdefault(place, [])
+            if message not in lines:
+                lines.append(message)
+        problems = Problems(where)
+        for place, lines in found.items():
+            problems.add(f"{place}: {_joined(lines)}")
         problems.raise_if_any(kind=UsageError)
         raise
 
 
-def _explain(kind: type[Any], item: Mapping[str, Any]) -> str:
-    place = tuple(item["loc"])
-    dotted = ".".join(str(part) for part in _user_place(kind, place)) or "(top level)"
+def _joined(lines: Sequence[str]) -> str:
+    lead, separator, _ = lines[0].partition("expected ")
+    if separator and all(line.startswith(lead + separator) for line in lines):
+        return lead + separator + " or ".join(line.removeprefix(lead + separator) for line in lines)
+    return "; or ".join(lines)
+
+
+def _explain(kind: type[Any], item: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the dotted place the user wrote and what is wrong there."""
+    annotations, written = _walk(kind, item["loc"])
+    place = ".".join(map(str, written)) or "(top level)"
     if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = _known_keys(kind, place[:-1])
-        hint = did_you_mean(str(place[-1]), known)
-        listed = "" if hint else f"; known here: {', '.join(known)}"
-        return f"{dotted}: unknown key{hint}{listed}"
-    found = "" if item["type"] in ("missing", "missing_keyword_only_argument") else f"found {item['input']!r}; "
-    message = str(item["msg"]).removeprefix("Value error, ")
-    return f"{dotted}: {found}{message[:1].lower() + message[1:]}"
+        known = _known_keys(_walk(kind, item["loc"][:-1])[0])
+        hint = did_you_mean(str(written[-1]), known)
+        return place, f"unknown key{hint}" + ("" if hint else f"; known here: {', '.join(known)}")
+    if item["type"] in ("missing", "missing_keyword_only_argument", "missing_argument"):
+        return place, "missing; expected a value here"
+    kinds = [str(tag) for tag in map(_kind_of, annotations) if tag is not None]
+    if item["type"] == "union_tag_invalid":
+        tag = str(item["ctx"]["tag"])
+        hint = did_you_mean(tag, kinds)
+        return f"{place}.kind", f"found {tag!r}; expected {_either(kinds)}{hint}"
+    if item["type"] == "union_tag_not_found":
+        return place, f"found {_shown(item['input'])} without 'kind'; expected kind: {_either(kinds)}"
+    if item["type"] in ("dataclass_type", "model_attributes_type"):
+        keys = f"'kind': {_either(kinds)}" if kinds else _either([repr(key) for key in _known_keys(annotations)])
+        return place, f"found {_shown(item['input'])}; expected a section with its own keys, such as {keys}"
+    if item["type"] == "value_error":
+        found = "" if isinstance(item["input"], Mapping) else f"found {_shown(item['input'])}; "
+        return place, found + str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "literal_error":
+        values = [part for annotation in annotations for part in getattr(annotation, "__args__", ())]
+        hint = did_you_mean(str(item["input"]), [value for value in values if isinstance(value, str)])
+        return place, f"found {_shown(item['input'])}; expected {item['ctx']['expected']}{hint}"
+    message = str(item["msg"])
+    wanted = message.removeprefix("Input should be ")
+    wanted = f"a value {wanted}" if wanted.startswith(("greater", "less")) else wanted
+    expected = f"expected {wanted}" if wanted != message else message[:1].lower() + message[1:]
+    return place, f"found {_shown(item['input'])}; {expected}"
 
 
-def _members(annotation: Any) -> list[type[Any]]:
-    """Return the dataclasses inside an annotation such as `Annotated[A | B, …] | None`."""
-    if dataclasses.is_dataclass(annotation):
-        return [annotation] if isinstance(annotation, type) else []
-    return [member for part in getattr(annotation, "__args__", ()) for member in _members(part)]
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
 
 
-def _kind_of(member: type[Any]) -> Any:
-    kind = next((f for f in dataclasses.fields(member) if f.name == "kind"), None)
+def _either(names: Sequence[str]) -> str:
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """Return what an annotation such as `Annotated[A | B, …] | None` allows, without None."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return [member for part in get_args(annotation) for member in _alternatives(part)]
+    return [] if annotation is NoneType else [annotation]
+
+
+def _kind_of(annotation: Any) -> Any:
+    if not dataclasses.is_dataclass(annotation):
+        return None
+    kind = next((f for f in dataclasses.fields(annotation) if f.name == "kind"), None)
     return None if kind is None else kind.default
 
 
-def _walk(kind: type[Any], place: Sequence[Any]) -> tuple[list[type[Any]], list[Any]]:
-    from typing import get_type_hints
+def _walk(kind: type[Any], place: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Follow pydantic's place of a mistake through the annotations.
 
-    current: list[type[Any]] = [kind]
+    Returns:
+        What may stand at that place, and the steps to it that the user wrote. (Pydantic also names the union
+        member it tried, a step that stands nowhere in the file.)
+    """
+    current: list[Any] = [kind]
     written: list[Any] = []
     for part in place:
-        tagged = [member for member in current if len(current) > 1 and _kind_of(member) == part]
-        if tagged:  # pydantic names the chosen union member; the user never wrote that step
-            current = tagged
-            continue
-        named = [member for member in current if member.__name__ == part]
-        if named:
-            current = named
+        if len(current) > 1:
+            chosen = [a for a in current if part in (_kind_of(a), getattr(a, "__name__", None))]
+            if chosen:
+                current = chosen[:1]
+                continue
+        following = [_within(annotation, part) for annotation in current]
+        if part == "[key]" or (len(current) > 1 and not any(following)):
             continue
         written.append(part)
-        following: list[type[Any]] = []
-        for member in current:
-            following += _members(get_type_hints(member, include_extras=False).get(str(part)))
-        current = following
+        current = [member for members in following for member in members]
     return current, written
 
 
-def _known_keys(kind: type[Any], place: Sequence[Any]) -> list[str]:
-    members, _ = _walk(kind, place)
-    return sorted({f.name for member in members for f in dataclasses.fields(member)})
+def _within(annotation: Any, part: Any) -> list[Any]:
+    """Return what may stand under a key or an index of a dataclass, a mapping or a sequence."""
+    if dataclasses.is_dataclass(annotation):
+        return _alternatives(get_type_hints(annotation).get(str(part)))
+    origin, args = get_origin(annotation), get_args(annotation)
+    if not isinstance(origin, type) or not args:
+        return []
+    if issubclass(origin, Mapping):
+        return _alternatives(args[1])
+    if isinstance(part, int) and issubclass(origin, (Sequence, Set)):
+        fixed = issubclass(origin, tuple) and args[-1] is not Ellipsis
+        return _alternatives(args[min(part, len(args) - 1)] if fixed else args[0])
+    return []
 
 
-def _user_place(kind: type[Any], place: Sequence[Any]) -> list[Any]:
-    return _walk(kind, place)[1]
+def _known_keys(annotations: Sequence[Any]) -> list[str]:
+    classes = [annotation for annotation in annotations if dataclasses.is_dataclass(annotation)]
+    return sorted({f.name for found in classes for f in dataclasses.fields(found) if f.init})
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:

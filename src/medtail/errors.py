@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import final
 
 
 class MedtailError(ValueError):
@@ -22,6 +23,8 @@ class UsageError(MedtailError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the nearest known name, or an empty string.
+
+    Case, spaces and hyphens do not count as differences: `Patient ID` is near `patient_id`.
 
     Args:
         name: What the user wrote.
@@ -36,12 +39,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         >>> did_you_mean("zzz", ["gamma"])
         ''
     """
-    candidates = list(known)
-    near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)
-    if not near:
-        lowered = {candidate.lower(): candidate for candidate in candidates}
-        near = [lowered[name.lower()]] if name.lower() in lowered else []
-    return f"; did you mean {near[0]!r}?" if near else ""
+    plain = {_plain(candidate): candidate for candidate in reversed(list(known))}
+    near = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.6)
+    return f"; did you mean {plain[near[0]]!r}?" if near else ""
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def listing(items: Sequence[object], *, limit: int = 5) -> str:
@@ -58,6 +62,7 @@ def listing(items: Sequence[object], *, limit: int = 5) -> str:
     return f"{shown} and {rest} more" if rest > 0 else shown
 
 
+@final
 @dataclass
 class Problems:
     """Collect mistakes, then raise them all at once.
@@ -65,6 +70,7 @@ class Problems:
     Attributes:
         where: The file or table the mistakes are in; starts every line.
         found: The mistakes so far, one line each.
+        limit: How many of them the message shows before it only counts.
 
     Example:
         >>> problems = Problems("labels.csv")
@@ -89,7 +95,8 @@ class Problems:
         """Return the first mistakes, a line each, then a count of the rest."""
         lines = [f"{self.where}, {message}" for message in self.found[: self.limit]]
         if len(self.found) > self.limit:
-            lines.append(f"{self.where}: and {len(self.found) - self.limit} more mistakes")
+            rest = len(self.found) - self.limit
+            lines.append(f"{self.where}: and {rest} more mistake{'s' if rest > 1 else ''}")
         return "\n".join(lines)
 
     def raise_if_any(self, *, kind: type[MedtailError] = MedtailError) -> None:

@@ -69,7 +69,7 @@ def _explain_os_error(target: Path, error: OSError) -> MedtailError:
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return MedtailError(f"{target}: may not be written ({error.strerror}). Choose another place with --out.")
-    return MedtailError(f"{target}: cannot be written: {error}")
+    return MedtailError(f"{target}: cannot be written ({error}). Choose another place with --out.")
 
 
 def write_text(target: Path | str, text: str) -> None:
@@ -115,11 +115,13 @@ def new_folder(out: Path | str) -> Path:
         MedtailError: It cannot be made.
     """
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out}: is a file; give a folder that is new or empty.")
-    if out.is_dir() and any(out.iterdir()):
-        raise UsageError(f"--out {out}: is not empty; medtail never overwrites. Give a new folder or remove this one.")
     try:
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"--out {out}: is a file; give a folder that is new or empty.")
+        if out.is_dir() and any(out.iterdir()):
+            raise UsageError(
+                f"--out {out}: is not empty; medtail never overwrites. Give a new folder or remove this one."
+            )
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _explain_os_error(out, error) from error
@@ -129,11 +131,14 @@ def new_folder(out: Path | str) -> Path:
 def new_file(out: Path | str) -> Path:
     """Check that an output file does not exist yet.
 
+    Returns:
+        The path, free to be written.
+
     Raises:
         UsageError: It exists.
     """
     out = Path(out)
-    if out.exists():
+    if os.path.lexists(out):
         raise UsageError(f"--out {out}: exists already; medtail never overwrites. Give a new name or remove it.")
     return out
 

@@ -1,15 +1,20 @@
 """Reading and writing the table files: CSV as text first, Parquet with its header, nothing half-written.
 
-CSV cells are read as text and turned to numbers here, so that a mistake can be shown as the person wrote it.
-Row numbers in messages are those a spreadsheet shows: the header is row 1. A CSV cannot carry a header record;
-it goes beside the file as `NAME.csv.json`. Parquet carries it inside.
+CSV cells are read as text and turned to numbers here, so that a mistake can be shown as the person wrote it, and
+every row must have as many cells as the header: a short row is refused, never filled up with "not assessed". Row
+numbers in messages are those a spreadsheet shows: the header is row 1. A CSV cannot carry a header record; it goes
+beside the file as `NAME.csv.json`. Parquet carries it inside.
 """
 
 from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
+import os
+import re
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +23,15 @@ import numpy as np
 import pandas as pd
 
 from medtail.errors import MedtailError, Problems, listing
-from medtail.runs import atomic_path, digest_bytes, read_json, write_json
+from medtail.runs import atomic_path, digest_bytes, read_json
 
 HEADER_KEY = b"medtail"
 MISSING_WORDS = ("", "nan", "NaN")
+CSV_ENDINGS = (".csv", ".csv.gz", ".tsv", ".txt")
+SEPARATORS = ",;\t"
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+# a carriage return inside a cell is not written back the same by Python's csv before 3.13
+CONTROL_CHARACTERS = r"[\x00-\x08\x0b-\x1f\x7f]"
 
 
 def read_table(path: Path | str, *, what: str) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -38,16 +48,16 @@ def read_table(path: Path | str, *, what: str) -> tuple[pd.DataFrame, dict[str, 
         MedtailError: Missing, empty, unreadable, ragged, or with unnamed or repeated columns.
     """
     path = Path(path)
-    if not path.exists():
-        raise MedtailError(f"{path}: no such file; expected a {what} as .csv or .parquet.")
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - like exists below: never raises, whatever the name
         raise MedtailError(f"{path}: is a folder; expected a {what} as .csv or .parquet.")
-    if path.name.endswith(".parquet"):
+    if not os.path.exists(path):  # noqa: PTH110
+        raise MedtailError(f"{path}: no such file; expected a {what} as .csv or .parquet.")
+    if path.name.lower().endswith(".parquet"):
         return _read_parquet(path, what=what)
-    if not path.name.endswith((".csv", ".csv.gz", ".tsv", ".txt")):
-        raise MedtailError(f"{path}: unknown ending {path.suffix!r}; expected .csv or .parquet.")
+    if not path.name.lower().endswith(CSV_ENDINGS):
+        raise MedtailError(f"{path}: unknown ending {path.suffix!r}; expected a {what} as .csv or .parquet.")
     side = path.with_name(path.name + ".json")
-    return _read_csv(path), (read_json(side) if side.exists() else {})
+    return _read_csv(path, what=what), (read_json(side) if side.exists() else {})
 
 
 def _read_parquet(path: Path, *, what: str) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -56,48 +66,105 @@ def _read_parquet(path: Path, *, what: str) -> tuple[pd.DataFrame, dict[str, Any
 
     try:
         table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+        metadata = (table.schema.metadata or {}).get(HEADER_KEY)
+        frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
+        header = json.loads(metadata) if metadata else {}
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise MedtailError(f"{path}: cannot be read as Parquet ({error}). Expected a {what}.") from error
-    metadata = (table.schema.metadata or {}).get(HEADER_KEY)
-    frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
-    return frame, (json.loads(metadata) if metadata else {})
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    # typed loosely: the stubs' overloads do not follow keyword dictionaries
-    read: Any = pd.read_csv
-    shared: dict[str, Any] = {"encoding": "utf-8-sig", "dtype": str, "keep_default_na": False, "na_filter": False}
-    shared["compression"] = "gzip" if path.name.endswith(".gz") else None
-    columns: list[str] | None = None
-    try:
-        shared["sep"] = _separator(path, compressed=shared["compression"] is not None)
-        columns = [str(name).strip() for name in read(path, header=None, nrows=1, **shared).iloc[0]]
-        _check_columns(path, columns)
-        frame = read(path, header=None, skiprows=1, names=columns, index_col=False, on_bad_lines="error", **shared)
-    except pd.errors.EmptyDataError:
-        if columns is not None:
-            return pd.DataFrame({name: pd.Series([], dtype=object) for name in columns})
-        raise MedtailError(f"{path}: the file is empty; expected a header row and a row an image.") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError, csv.Error) as error:
-        raise MedtailError(f"{path}: cannot be read as CSV ({str(error).strip()}). Save it as UTF-8 CSV.") from error
-    assert isinstance(frame, pd.DataFrame)
-    return frame
-
-
-def _separator(path: Path, *, compressed: bool) -> str:
-    with gzip.open(path, "rt", encoding="utf-8-sig") if compressed else path.open(encoding="utf-8-sig") as handle:
-        head = handle.readline()
-    return max(",;\t", key=head.count)
-
-
-def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    if not isinstance(header, dict):
+        raise MedtailError(f"{path}: its header is {type(header).__name__}; expected a JSON object.")
     problems = Problems(str(path))
-    for number, name in enumerate(columns, start=1):
-        if not name:
-            problems.add(f"column {number}: has no name; name it or remove it.")
-    for name in sorted({name for name in columns if name and list(columns).count(name) > 1}):
-        problems.add(f"column {name!r}: appears {list(columns).count(name)} times; keep one.")
+    check_columns(list(frame.columns), problems)
     problems.raise_if_any()
+    return frame, header
+
+
+def _read_csv(path: Path, *, what: str) -> pd.DataFrame:
+    text = _decoded(path)
+    start = text.lstrip()
+    if not start:
+        raise MedtailError(f"{path}: the file is empty; expected a {what}: a header row, then a row an image.")
+    # newline="" keeps line ends inside quoted cells as they are
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(start), strict=True)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise MedtailError(
+            f"{path}, line {reader.line_num}: cannot be read as CSV ({error}). Is a quote left open? A cell with a"
+            " comma, a line end or a quote stands in quotes, a quote inside it doubled."
+        ) from error
+    while not "".join(rows[-1]).strip():  # blank lines at the end carry nothing
+        rows.pop()
+    problems = Problems(str(path))
+    columns = [name.strip() for name in rows[0]]
+    if not any(columns):
+        raise MedtailError(f"{path}, row 1: empty; expected the header: a name a column. Remove the blank line.")
+    while not columns[-1]:  # so does a separator at the end of the header, if its cells are empty
+        columns.pop()
+    check_columns(columns, problems)
+    cells = [_fitted(row, len(columns)) for row in rows[1:]]
+    _check_widths(rows[1:], cells, len(columns), problems)
+    problems.raise_if_any()
+    gathered = zip(*cells, strict=True) if cells else [()] * len(columns)
+    return pd.DataFrame({name: pd.Series(values, dtype=str) for name, values in zip(columns, gathered, strict=True)})
+
+
+def _decoded(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        if path.name.lower().endswith(".gz"):
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise MedtailError(f"{path}: cannot be read ({error}). Is the file whole?") from error
+    if content.startswith(UTF16_MARKS):
+        raise MedtailError(f"{path}: cannot be read as CSV (UTF-16 text). Save it as UTF-8 CSV.")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MedtailError(f"{path}: cannot be read as CSV ({error}). Save it as UTF-8 CSV.") from error
+    if "\0" in text:
+        raise MedtailError(f"{path}: cannot be read as CSV (it holds zero bytes). Is it text? Save it as UTF-8 CSV.")
+    return text
+
+
+def _separator(text: str) -> str:
+    """Return the separator that stands most often in the header, quoted names left aside."""
+    header = re.sub(r'"[^"]*"', "", text[: text.find("\n") if "\n" in text else None])
+    return max(SEPARATORS, key=header.count)
+
+
+def _fitted(row: list[str], width: int) -> list[str]:
+    """Drop empty cells beyond the header's last name."""
+    return row[:width] if len(row) > width and not "".join(row[width:]).strip() else row
+
+
+def _check_widths(rows: Sequence[list[str]], cells: Sequence[list[str]], width: int, problems: Problems) -> None:
+    # a row of one empty column is written as a quoted empty cell, so [] is a blank line there too
+    blank = np.array([not row or (width > 1 and len(row) == 1 and not row[0].strip()) for row in rows], dtype=bool)
+    if blank.any():
+        problems.add(f"{row_list(spreadsheet_rows(blank))}: empty; remove the blank line or fill the row.")
+    lengths = np.array([len(row) for row in cells])
+    for wrong, word in (((lengths < width) & ~blank, "fewer"), (lengths > width, "more")):
+        if wrong.any():
+            found = int(lengths[int(np.flatnonzero(wrong)[0])])
+            problems.add(
+                f"{row_list(spreadsheet_rows(wrong))}: found {found} cells, {word} than the header's {width};"
+                " expected as many. A cell that holds the separator needs quotes."
+            )
+
+
+def check_columns(columns: Sequence[object], problems: Problems) -> None:
+    """Note columns that have no name, share one or could not be written back."""
+    names = [str(name).strip() for name in columns]
+    for number, name in enumerate(names, start=1):
+        if not name:
+            problems.add(
+                f"column {number}: has no name; name it or remove it (a pandas index? write with index=False)."
+            )
+        elif re.search(CONTROL_CHARACTERS, name):
+            problems.add(f"column {number}: its name {name!r} holds control characters; rename it.")
+    for name in sorted({name for name in names if name and names.count(name) > 1}):
+        problems.add(f"column {name!r}: appears {names.count(name)} times; keep one.")
 
 
 def write_table(path: Path | str, frame: pd.DataFrame, *, header: Mapping[str, Any] | None = None) -> None:
@@ -105,28 +172,37 @@ def write_table(path: Path | str, frame: pd.DataFrame, *, header: Mapping[str, A
 
     Args:
         path: Where; the ending chooses the format.
-        frame: The table. Floats are written so that reading gives the same value.
+        frame: The table. Floats are written so that reading gives the same value. Text is written as it is: a cell
+            that starts with `=` stays so, and a spreadsheet may take it for a formula.
         header: A JSON object to keep with it, or None.
 
     Raises:
         MedtailError: Unknown ending, or the place cannot be written.
     """
     path = Path(path)
-    if path.name.endswith(".parquet"):
+    record = None if header is None else json.dumps(header, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    if path.name.lower().endswith(".parquet"):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         table = pa.Table.from_pandas(frame, preserve_index=False)
-        metadata = {HEADER_KEY: json.dumps(header, sort_keys=True, allow_nan=False).encode()} if header else None
         with atomic_path(path) as temporary:
-            pq.write_table(table.replace_schema_metadata(metadata), temporary)
-    elif path.name.endswith(".csv"):
-        with atomic_path(path) as temporary:
-            csv_ready(frame).to_csv(temporary, index=False, lineterminator="\n")
-        if header:
-            write_json(path.with_name(path.name + ".json"), header)
+            pq.write_table(table.replace_schema_metadata({HEADER_KEY: record.encode()} if record else None), temporary)
+    elif path.name.lower().endswith(".csv"):
+        if record is None:
+            _write_csv(path, frame)
+        else:
+            # the table is renamed first, its header right after, and neither if one cannot be written
+            with atomic_path(path.with_name(path.name + ".json")) as beside:
+                beside.write_text(record + "\n", encoding="utf-8", newline="\n")
+                _write_csv(path, frame)
     else:
         raise MedtailError(f"{path}: unknown ending {path.suffix!r}; expected .csv or .parquet.")
+
+
+def _write_csv(path: Path, frame: pd.DataFrame) -> None:
+    with atomic_path(path) as temporary:
+        csv_ready(frame).to_csv(temporary, index=False, lineterminator="\n")
 
 
 def csv_ready(frame: pd.DataFrame) -> pd.DataFrame:
@@ -141,9 +217,19 @@ def csv_ready(frame: pd.DataFrame) -> pd.DataFrame:
 
 def as_text(column: pd.Series) -> pd.Series:
     """Return a column as stripped text, missing values as ""; 7.0 becomes "7"."""
-    if column.dtype.kind == "f":
-        return column.map(lambda v: "" if pd.isna(v) else (str(int(v)) if float(v).is_integer() else repr(float(v))))
-    return column.map(lambda v: "" if v is None or v is pd.NA or v != v else str(v).strip())
+    if isinstance(column.dtype, pd.StringDtype):
+        text: pd.Series = column.fillna("").str.strip()
+        return text
+    values = [_cell_text(value) for value in column.astype(object)]
+    return pd.Series(values, index=column.index, name=column.name, dtype=str)
+
+
+def _cell_text(value: Any) -> str:
+    if value is None or value is pd.NA or value is pd.NaT:
+        return ""
+    if isinstance(value, float):
+        return "" if value != value else (str(int(value)) if value.is_integer() else repr(float(value)))
+    return str(value).strip()
 
 
 def as_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -154,15 +240,34 @@ def as_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """
     if column.dtype.kind in "fiub":
         return column.to_numpy(dtype=np.float64, na_value=np.nan), np.zeros(len(column), dtype=bool)
-    text = as_text(column)
-    empty = text.isin(MISSING_WORDS).to_numpy(dtype=bool)
-    values = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    return values, np.isnan(values) & ~empty
+    # each distinct text is read once: label columns hold three of them
+    codes, distinct = pd.factorize(as_text(column).to_numpy(dtype=object))
+    numbers = np.array([_number(text) for text in distinct], dtype=np.float64)
+    empty = np.isin(distinct, MISSING_WORDS)
+    return numbers[codes], (np.isnan(numbers) & ~empty)[codes]
+
+
+def _number(text: str) -> float:
+    # Python reads 1_000 and other scripts' digits as numbers; a person would not
+    try:
+        return float(text) if text.isascii() and "_" not in text else float("nan")
+    except ValueError:
+        return float("nan")
 
 
 def spreadsheet_rows(mask: np.ndarray) -> list[int]:
     """Return the row numbers a spreadsheet shows for the marked rows (the header is row 1)."""
     return [int(index) + 2 for index in np.flatnonzero(mask)]
+
+
+def row_list(numbers: Sequence[int], *, limit: int = 8) -> str:
+    """Name rows in a message.
+
+    Example:
+        >>> row_list([7]), row_list([7, 9, 12], limit=2)
+        ('row 7', 'rows 7, 9 and 1 more')
+    """
+    return f"row {numbers[0]}" if len(numbers) == 1 else f"rows {listing(numbers, limit=limit)}"
 
 
 def add_row_problem(problems: Problems, mask: np.ndarray, column: pd.Series, *, expected: str) -> None:
@@ -171,10 +276,37 @@ def add_row_problem(problems: Problems, mask: np.ndarray, column: pd.Series, *, 
     if not rows:
         return
     first = column.iloc[rows[0] - 2]
-    others = f" Also rows {listing(rows[1:], limit=8)}." if len(rows) > 1 else ""
+    others = f" Also {row_list(rows[1:])}." if len(rows) > 1 else ""
     problems.add(f"row {rows[0]}, column {column.name!r}: found {str(first)!r}; expected {expected}.{others}")
+
+
+def check_ids(ids: pd.Series, problems: Problems) -> None:
+    """Note ids (text, stripped) that are empty or stand in more than one row."""
+    add_row_problem(problems, (ids == "").to_numpy(dtype=bool), ids, expected="a value, not an empty cell")
+    rows_of: dict[str, list[int]] = {}
+    for row in np.flatnonzero((ids.duplicated(keep=False) & (ids != "")).to_numpy(dtype=bool)):
+        rows_of.setdefault(str(ids.iloc[row]), []).append(int(row) + 2)
+    for name, rows in rows_of.items():
+        problems.add(f"column {ids.name!r}: {name!r} stands in {row_list(rows)}; expected once.")
+
+
+def check_characters(text: pd.Series, problems: Problems) -> None:
+    """Note cells (text) holding control characters, which no table file carries safely."""
+    bad = text.str.contains(CONTROL_CHARACTERS, regex=True).to_numpy(dtype=bool)
+    add_row_problem(problems, bad, text.map(repr), expected="text without control characters")
 
 
 def digest_frame(frame: pd.DataFrame) -> str:
     """Return the digest of a table's columns and values, the same for CSV and Parquet."""
-    return digest_bytes(csv_ready(frame).to_csv(index=False, lineterminator="\n").encode())
+    parts: list[bytes] = []
+    for name in frame.columns:
+        column = frame[name]
+        parts.append(str(name).encode())
+        if column.dtype.kind in "fiub":
+            # one bit pattern a value: adding 0 turns -0.0 into 0.0, and every NaN is the same
+            values = column.to_numpy(dtype="<f8", na_value=np.nan) + 0.0
+            values[np.isnan(values)] = np.nan
+            parts.append(b"numbers" + values.tobytes())
+        else:
+            parts.append(b"text" + json.dumps(column.tolist()).encode())
+    return digest_bytes(*parts)

@@ -13,7 +13,7 @@ from typing import Any, Literal, final
 
 import numpy as np
 
-from medtail.errors import MedtailError, did_you_mean
+from medtail.errors import MedtailError, did_you_mean, listing
 
 Task = Literal["multiclass", "multilabel"]
 
@@ -61,23 +61,34 @@ class LabelSpace:
             groups: Further groups, name → full class names, for columns without `=`.
 
         Raises:
-            MedtailError: A named class does not exist or is in two groups.
+            MedtailError: A column is repeated; or a named group lists a class that does not exist, lists fewer than
+                two, or takes a class from another group.
         """
+        _refuse_repeated(columns, place="classes")
         gathered: dict[str, list[str]] = {}
         for column in columns:
             group, separator, value = column.partition("=")
             if separator and group and value:
                 gathered.setdefault(group, []).append(column)
         for name, members in (groups or {}).items():
+            _refuse_repeated(members, place=f"group {name!r}")
             for member in members:
                 if member not in columns:
-                    raise MedtailError(f"group {name!r}: no class {member!r}{did_you_mean(member, columns)}")
+                    hint = did_you_mean(member, columns) or f"; classes: {listing(columns, limit=12)}"
+                    raise MedtailError(f"group {name!r}: no class {member!r}{hint}")
+            if len(members) < 2:
+                raise MedtailError(f"group {name!r}: found {list(members)!r}; expected two or more classes.")
+            left = [column for column in gathered.get(name, []) if column not in members]
+            if left:
+                raise MedtailError(f"group {name!r}: leaves out {left[0]!r}, whose name says it belongs to it.")
             gathered[name] = list(members)
         taken: dict[str, str] = {}
         for name, members in gathered.items():
             for member in members:
                 if member in taken:
-                    raise MedtailError(f"class {member!r} is in two groups, {taken[member]!r} and {name!r}.")
+                    raise MedtailError(
+                        f"class {member!r} is in two groups, {taken[member]!r} and {name!r}; expected one at most."
+                    )
                 taken[member] = name
         kept = tuple(ExclusiveGroup(name, tuple(members)) for name, members in gathered.items() if len(members) > 1)
         return LabelSpace(tuple(columns), kept)
@@ -112,15 +123,17 @@ class LabelSpace:
             MedtailError: No such class.
         """
         if class_name not in self.class_names:
-            raise MedtailError(f"no class {class_name!r}{did_you_mean(class_name, self.class_names)}")
+            hint = did_you_mean(class_name, self.class_names) or f"; classes: {listing(self.class_names, limit=12)}"
+            raise MedtailError(f"no class {class_name!r}{hint}")
         return self.class_names.index(class_name)
 
     def select(self, class_names: Sequence[str]) -> LabelSpace:
         """Keep some classes in the given order; a group left with one class dissolves.
 
         Raises:
-            MedtailError: A class does not exist.
+            MedtailError: A class does not exist or is named twice.
         """
+        _refuse_repeated(class_names, place="classes")
         for name in class_names:
             self.index(name)
         kept = []
@@ -145,10 +158,26 @@ class LabelSpace:
             MedtailError: The values are not a label space.
         """
         try:
+            listed = [value["class_names"], *(group["classes"] for group in value["groups"])]
+            if not all(isinstance(names, (list, tuple)) for names in listed):
+                raise TypeError("class names are no list")
             groups = tuple(ExclusiveGroup(str(g["name"]), tuple(map(str, g["classes"]))) for g in value["groups"])
-            return LabelSpace(tuple(map(str, value["class_names"])), groups)
         except (KeyError, TypeError) as error:
             raise MedtailError(f"label space: expected 'class_names' and 'groups'; found {value!r}") from error
+        class_names = tuple(map(str, value["class_names"]))
+        _refuse_repeated(class_names, place="label space")
+        _refuse_repeated([name for group in groups for name in group.classes], place="label space, groups")
+        for group in groups:
+            for name in group.classes:
+                if name not in class_names:
+                    raise MedtailError(f"label space, group {group.name!r}: {name!r} is none of its 'class_names'.")
+        return LabelSpace(class_names, groups)
+
+
+def _refuse_repeated(names: Sequence[str], *, place: str) -> None:
+    repeated = sorted({name for name in names if list(names).count(name) > 1})
+    if repeated:
+        raise MedtailError(f"{place}: {listing([repr(name) for name in repeated])} named twice; expected once.")
 
 
 def short_name(class_name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import final
 
@@ -21,8 +21,12 @@ from medtail.tables.frames import (
     add_row_problem,
     as_numbers,
     as_text,
+    check_characters,
+    check_columns,
+    check_ids,
     digest_frame,
     read_table,
+    row_list,
     spreadsheet_rows,
     write_table,
 )
@@ -37,6 +41,8 @@ NUMBER_METADATA = ("age", "size_mm", "spacing_mm", "roi_x", "roi_y", "roi_w", "r
 ROI = ("roi_x", "roi_y", "roi_w", "roi_h")
 META_PREFIX = "meta_"
 """Columns starting so are carried along as text and never read as classes."""
+TARGET_PREFIX = "target:"
+"""A table of scores holds its targets under names starting so."""
 
 
 def is_metadata(column: str) -> bool:
@@ -45,7 +51,7 @@ def is_metadata(column: str) -> bool:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Manifest:
     """A checked table of labelled images.
 
@@ -141,11 +147,19 @@ class Manifest:
     def rebased(self, root: Path) -> Manifest:
         """Return the same images with paths relative to another folder where possible, else absolute."""
         root = Path(root)
+        start = os.path.abspath(root)
+
+        @cache  # images share few folders, and resolving a path costs more than everything else here
+        def rebase_folder(folder: str) -> str:
+            full = os.path.abspath(self.root / folder)
+            relative = os.path.relpath(full, start)
+            return full if f"{relative}/".startswith("../" * 4) else relative
 
         def rebase(path: str) -> str:
-            full = Path(os.path.abspath(self.root / path))
-            relative = os.path.relpath(full, os.path.abspath(root))
-            return str(full) if relative.startswith("../" * 4) else relative
+            folder, file = os.path.split(path)
+            if file in ("", ".", ".."):
+                return rebase_folder(path)
+            return os.path.normpath(os.path.join(rebase_folder(folder), file))
 
         columns = {
             column: self.frame[column].map(lambda path: rebase(path) if path else "").astype(str)
@@ -167,9 +181,10 @@ class Manifest:
         """
         path = Path(path)
         frame = self.rebased(path.parent).frame
-        empty = [c for c in frame.columns if c in ("fold", "origin") and bool((frame[c].isin(["", "real"])).all())]
-        empty = [c for c in empty if c == "origin" or bool((frame[c] == "").all())]
-        write_table(path, frame.drop(columns=empty))
+        told_nothing = [
+            column for column, default in (("fold", ""), ("origin", "real")) if bool((frame[column] == default).all())
+        ]
+        write_table(path, frame.drop(columns=told_nothing))
 
     def check_files(self) -> None:
         """Check that every image file exists.
@@ -177,14 +192,15 @@ class Manifest:
         Raises:
             MedtailError: Some do not; the first rows are named.
         """
-        missing = np.array([not path.is_file() for path in self.image_paths()], dtype=bool)
+        # os.path, unlike Path, answers False for a name too long or otherwise impossible
+        missing = np.array([not os.path.isfile(path) for path in self.image_paths()], dtype=bool)  # noqa: PTH113
         problems = Problems(self.name)
         if missing.any():
             first = int(np.flatnonzero(missing)[0])
             problems.add(
                 f"row {first + 2}, column 'path': no file {str(self.image_path(first))!r}; expected an image"
-                f" (relative paths start at {str(self.root)!r}). {int(missing.sum())} of {len(self)} files are missing,"
-                f" rows {listing(spreadsheet_rows(missing), limit=8)}."
+                f" (relative paths start at {str(self.root)!r}). {int(missing.sum())} of {len(self)} files are missing:"
+                f" {row_list(spreadsheet_rows(missing))}."
             )
         problems.raise_if_any()
 
@@ -199,20 +215,22 @@ class Manifest:
         for fold in needed:
             if not (folds == fold).any():
                 problems.add(f"column 'fold': no row is in {fold!r}. Make folds with `medtail data split {self.name}`.")
-        patients = pd.Series(self.patients)
-        assigned = folds != ""
-        spread = pd.DataFrame({"patient": patients[assigned], "fold": folds[assigned]}).drop_duplicates()
-        for patient in spread.loc[spread["patient"].duplicated(), "patient"].unique():
-            rows = np.flatnonzero(assigned & (patients == patient).to_numpy())
-            named = " and in ".join(sorted(set(folds[rows])))
+        assigned = np.flatnonzero(folds != "")
+        table = pd.DataFrame({"patient": self.patients[assigned], "fold": folds[assigned], "row": assigned + 2})
+        spread = table.drop_duplicates(["patient", "fold"])["patient"]
+        crossing = table[table["patient"].isin(spread[spread.duplicated()])]
+        for patient, part in crossing.groupby("patient", sort=False):
+            named = " and in ".join(sorted(set(part["fold"])))
             problems.add(
-                f"patient {patient!r}: is in {named} (rows {listing([int(r) + 2 for r in rows], limit=6)}).\n"
-                f"  Remake the folds with `medtail data split {self.name}`."
+                f"patient {patient!r}: is in {named} ({row_list(part['row'].tolist(), limit=6)})."
+                f" Remake the folds with `medtail data split {self.name}`."
             )
         outside = ~self.is_real & (folds != "train")
         if outside.any():
-            rows_shown = listing(spreadsheet_rows(outside), limit=8)
-            problems.add(f"column 'origin': synthetic rows outside the train fold (rows {rows_shown}); only train may.")
+            problems.add(
+                f"column 'origin': synthetic images outside the train fold ({row_list(spreadsheet_rows(outside))});"
+                " expected them in train only. Move them there or remove them."
+            )
         problems.raise_if_any()
 
 
@@ -257,60 +275,35 @@ def manifest_from_frame(
             empty, unknown folds, two classes of one exclusive group in a row, and so on.
     """
     problems = Problems(name)
-    _check_required(frame, problems)
-    if not len(frame):
+    check_columns(list(frame.columns), problems)
+    problems.raise_if_any()
+    given = frame.set_axis([str(column).strip() for column in frame.columns], axis=1).reset_index(drop=True)
+    class_names = [column for column in given.columns if not is_metadata(column)]
+    _check_required(given, problems)
+    _check_class_names(class_names, problems)
+    labels = _label_space(class_names, groups, problems)
+    if not len(given):
         problems.add("no rows: found only the header; expected a row an image.")
-    problems.raise_if_any()
+        problems.raise_if_any()
 
-    class_names = [column for column in frame.columns if not is_metadata(column)]
-    if not class_names:
-        problems.add("no class columns: every column is metadata; expected a column a class holding 1, 0 or empty.")
-    columns: dict[str, object] = {}
-    for column in TEXT_METADATA:
-        if column in frame.columns:
-            columns[column] = as_text(frame[column]).astype(str)
-        elif column in ("fold", "origin"):
-            columns[column] = pd.Series([""] * len(frame), dtype=str)
-    for column in NUMBER_METADATA:
-        if column in frame.columns:
-            values, bad = as_numbers(frame[column])
-            add_row_problem(problems, bad, frame[column], expected="a number or empty")
-            columns[column] = values
-    for column in frame.columns:
-        if column.startswith(META_PREFIX):
-            columns[column] = as_text(frame[column]).astype(str)
-    for column in class_names:
-        values, bad = as_numbers(frame[column])
-        bad |= ~np.isin(values, (0.0, 1.0)) & ~np.isnan(values)
-        expected = f"1 (present), 0 (absent) or empty (not assessed){_metadata_hint(column, bad)}"
-        add_row_problem(problems, bad, frame[column], expected=expected)
-        columns[column] = values
-    ready = pd.DataFrame({key: _values(value) for key, value in columns.items()})
-    ready["origin"] = ready["origin"].replace("", "real")
-    _check_metadata(ready, problems)
+    columns: dict[str, object] = _read_text(given)
+    columns |= _read_numbers(given, problems)
+    carried = [column for column in given.columns if column.startswith(META_PREFIX)]
+    columns |= {column: as_text(given[column]).astype(str) for column in carried}
+    columns |= _read_classes(given, class_names, problems)
+    ready = pd.DataFrame(columns)
+    _check_metadata(ready, given, problems)
+    if labels is not None:
+        _check_groups(ready, labels, problems)
     problems.raise_if_any()
-
-    try:
-        labels = LabelSpace.from_columns(class_names, groups=groups)
-    except MedtailError as error:
-        raise MedtailError(f"{name}, {error}") from error
-    _check_groups(ready, labels, problems)
-    problems.raise_if_any()
+    assert labels is not None, "a label space that could not be made is a problem, raised above"
     return Manifest(frame=ready, labels=labels, name=name, root=Path(root) if root is not None else Path())
-
-
-def _values(value: object) -> object:
-    return value.reset_index(drop=True) if isinstance(value, pd.Series) else value
-
-
-def _metadata_hint(column: str, bad: np.ndarray) -> str:
-    return f" (if {column!r} is no class, rename it {META_PREFIX + column!r})" if bad.mean() > 0.5 else ""
 
 
 def _check_required(frame: pd.DataFrame, problems: Problems) -> None:
     for column in REQUIRED:
         if column not in frame.columns:
-            unclaimed = [str(c) for c in frame.columns if str(c) not in REQUIRED]
+            unclaimed = [name for name in frame.columns if name not in REQUIRED]
             hint = did_you_mean(column, unclaimed)
             listed = f" Columns found: {listing(list(frame.columns), limit=12)}." if not hint else ""
             problems.add(
@@ -319,49 +312,126 @@ def _check_required(frame: pd.DataFrame, problems: Problems) -> None:
             )
 
 
-def _check_metadata(frame: pd.DataFrame, problems: Problems) -> None:
-    for column in ("image_id", "path"):
-        add_row_problem(
-            problems, (frame[column] == "").to_numpy(), frame[column], expected="a value, not an empty cell"
+def _check_class_names(class_names: Sequence[str], problems: Problems) -> None:
+    if not class_names:
+        problems.add("no class columns: every column is metadata; expected a column a class holding 1, 0 or empty.")
+    for name in class_names:
+        if name.startswith(TARGET_PREFIX):
+            problems.add(f"column {name!r}: {TARGET_PREFIX!r} marks the targets of a table of scores; rename it.")
+
+
+def _label_space(
+    class_names: Sequence[str], groups: Mapping[str, Sequence[str]] | None, problems: Problems
+) -> LabelSpace | None:
+    try:
+        return LabelSpace.from_columns(class_names, groups=groups)
+    except MedtailError as error:
+        problems.add(str(error))
+        return None
+
+
+def _read_text(frame: pd.DataFrame) -> dict[str, object]:
+    columns: dict[str, object] = {}
+    for column in TEXT_METADATA:
+        if column in frame.columns:
+            columns[column] = as_text(frame[column]).astype(str)
+        elif column in ("fold", "origin"):
+            columns[column] = pd.Series([""] * len(frame), dtype=str)
+    columns["origin"] = pd.Series(columns["origin"]).replace("", "real")
+    return columns
+
+
+def _read_numbers(frame: pd.DataFrame, problems: Problems) -> dict[str, object]:
+    columns: dict[str, object] = {}
+    for column in NUMBER_METADATA:
+        if column in frame.columns:
+            values, bad = as_numbers(frame[column])
+            add_row_problem(problems, bad | np.isinf(values), frame[column], expected="a finite number or empty")
+            columns[column] = values
+    return columns
+
+
+def _read_classes(frame: pd.DataFrame, class_names: Sequence[str], problems: Problems) -> dict[str, object]:
+    columns: dict[str, object] = {}
+    incomplete = not set(REQUIRED) <= set(frame.columns)
+    for column in class_names:
+        values, bad = as_numbers(frame[column])
+        bad |= ~np.isin(values, (0.0, 1.0)) & ~np.isnan(values)
+        mostly_bad = bool(bad.mean() > 0.5)
+        # beside a missing column, one that is no class at all is likely that column under another name
+        if not (incomplete and mostly_bad):
+            expected = f"1 (present), 0 (absent) or empty (not assessed){_metadata_hint(column) if mostly_bad else ''}"
+            add_row_problem(problems, bad, frame[column], expected=expected)
+        columns[column] = values
+    return columns
+
+
+def _metadata_hint(column: str) -> str:
+    return f" (if {column!r} is no class, rename it {META_PREFIX + column!r}" + (
+        f"{did_you_mean(column, [*TEXT_METADATA, *NUMBER_METADATA])})"
+    )
+
+
+def _check_metadata(frame: pd.DataFrame, given: pd.DataFrame, problems: Problems) -> None:
+    if "image_id" in given.columns:
+        check_ids(frame["image_id"], problems)
+    if "path" in given.columns:
+        blank = (frame["path"] == "").to_numpy(dtype=bool)
+        add_row_problem(problems, blank, given["path"], expected="a value, not an empty cell")
+    if "patient_id" in given.columns:
+        blank = (frame["patient_id"] == "").to_numpy(dtype=bool)
+        if not blank.all():
+            expected = "a patient in every row, or the whole column empty (patients unknown)"
+            add_row_problem(problems, blank, given["patient_id"], expected=expected)
+    if "fold" in given.columns:
+        known = frame["fold"].isin(["", *FOLDS]).to_numpy(dtype=bool)
+        add_row_problem(problems, ~known, given["fold"], expected="train, tune (validation), test, reward or empty")
+    if "origin" in given.columns:
+        known = frame["origin"].isin(ORIGINS).to_numpy(dtype=bool)
+        add_row_problem(problems, ~known, given["origin"], expected=f"{' or '.join(ORIGINS)} (or empty: real)")
+    for column in given.columns:
+        if column in TEXT_METADATA or column.startswith(META_PREFIX):
+            check_characters(frame[column], problems)
+    _check_roi(frame, given, problems)
+
+
+def _check_roi(frame: pd.DataFrame, given: pd.DataFrame, problems: Problems) -> None:
+    found = [column for column in ROI if column in given.columns]
+    if not found:
+        return
+    if len(found) < len(ROI):
+        problems.add(
+            f"columns {listing(found)}: found without the others; a region of interest needs {', '.join(ROI)}."
         )
-    repeated = frame["image_id"].duplicated(keep=False).to_numpy() & (frame["image_id"] != "").to_numpy()
-    for image_id in list(dict.fromkeys(frame["image_id"][repeated])):
-        rows = spreadsheet_rows((frame["image_id"] == image_id).to_numpy())
-        problems.add(f"column 'image_id': {image_id!r} stands in rows {listing(rows, limit=8)}; expected once.")
-    empty = (frame["patient_id"] == "").to_numpy()
-    if empty.any() and not empty.all():
-        add_row_problem(problems, empty, frame["patient_id"],
-                        expected="a patient in every row, or the whole column empty (patients unknown)")  # fmt: skip
-    folds = ", ".join(FOLDS)
-    add_row_problem(problems, ~frame["fold"].isin(["", *FOLDS]).to_numpy(), frame["fold"], expected=f"{folds} or empty")
-    add_row_problem(problems, ~frame["origin"].isin(ORIGINS).to_numpy(), frame["origin"], expected=" or ".join(ORIGINS))
-    given = [column for column in ROI if column in frame.columns]
-    if given and len(given) < len(ROI):
-        problems.add(f"columns {listing(given)}: a region of interest needs all of {', '.join(ROI)}.")
-    elif given:
-        roi = frame[list(ROI)].to_numpy(dtype=float)
-        partial = np.isnan(roi).any(axis=1) & ~np.isnan(roi).all(axis=1)
-        add_row_problem(problems, partial, frame["roi_x"], expected="all four roi columns, or none")
-        flat = (roi[:, 2] <= 0) | (roi[:, 3] <= 0)
-        add_row_problem(problems, flat, frame["roi_w"], expected="a roi with width and height above 0")
+        return
+    boxes = frame[list(ROI)].to_numpy(dtype=float)
+    written = pd.DataFrame({column: as_text(given[column]) for column in ROI})
+    known, empty = np.isfinite(boxes), (written == "").to_numpy(dtype=bool)
+    # a cell that is no number has been noted already
+    partial = empty.any(axis=1) & ~empty.all(axis=1) & (known | empty).all(axis=1)
+    outside = known.all(axis=1) & ((boxes[:, :2] < 0).any(axis=1) | (boxes[:, 2:] <= 0).any(axis=1))
+    if partial.any() or outside.any():
+        shown = written.agg(", ".join, axis=1).rename(", ".join(ROI))
+        add_row_problem(problems, partial, shown, expected="all four in pixels, or all four empty")
+        add_row_problem(problems, outside, shown, expected="x and y of at least 0, width and height above 0")
 
 
 def _check_groups(frame: pd.DataFrame, labels: LabelSpace, problems: Problems) -> None:
     for group in labels.groups:
-        present = (frame[list(group.classes)].to_numpy(dtype=float) == 1).sum(axis=1)
-        rows = spreadsheet_rows(present > 1)
+        values = frame[list(group.classes)].to_numpy(dtype=float)
+        rows = spreadsheet_rows((values == 1).sum(axis=1) > 1)
         if rows:
-            both = [name for name in group.classes if frame[name].iloc[rows[0] - 2] == 1]
-            more = f" Also rows {listing(rows[1:], limit=8)}." if len(rows) > 1 else ""
+            both = [name for name, value in zip(group.classes, values[rows[0] - 2], strict=True) if value == 1]
+            more = f" Also {row_list(rows[1:])}." if len(rows) > 1 else ""
             problems.add(
-                f"row {rows[0]}: {listing(both)} are both 1, yet the classes of {group.name!r} exclude each other;"
-                f" expected one of them (or column names without '=' if they can combine).{more}"
+                f"row {rows[0]}: {listing(both)} are {'both' if len(both) == 2 else 'all'} 1, yet the classes of"
+                f" {group.name!r} exclude each other; expected one of them (or column names without '=' if they can"
+                f" combine).{more}"
             )
         if labels.task == "multiclass":
-            none = (frame[list(group.classes)].to_numpy(dtype=float) == 0).all(axis=1)
-            rows = spreadsheet_rows(none)
+            rows = spreadsheet_rows((values == 0).all(axis=1))
             if rows:
                 problems.add(
-                    f"rows {listing(rows, limit=8)}: no class of {group.name!r} is 1; expected one of them, or empty"
-                    " cells where it was not assessed."
+                    f"{row_list(rows)}: no class of {group.name!r} is 1; expected one of them, or empty cells where it"
+                    " was not assessed."
                 )

@@ -16,19 +16,28 @@ import numpy as np
 import pandas as pd
 
 from medtail.errors import MedtailError, Problems, did_you_mean, listing
-from medtail.tables.frames import add_row_problem, as_numbers, as_text, digest_frame, read_table, write_table
+from medtail.tables.frames import (
+    add_row_problem,
+    as_numbers,
+    as_text,
+    check_characters,
+    check_columns,
+    check_ids,
+    digest_frame,
+    read_table,
+    write_table,
+)
 from medtail.tables.labels import LabelSpace
-from medtail.tables.manifest import Manifest, is_metadata
+from medtail.tables.manifest import TARGET_PREFIX, Manifest, is_metadata
 from medtail.tables.tail import ClassCounts
 
-TARGET_PREFIX = "target:"
 ScoreKind = Literal["probability", "logits", "softmax"]
 TOLERANCE = 1e-6
 """Scores may leave [0, 1] by this much, the rounding of other tools; they are clipped to it."""
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predictions:
     """Scores and targets of the same images.
 
@@ -142,67 +151,103 @@ def read_predictions(
     path = Path(path)
     frame, header = read_table(path, what="table of scores")
     problems = Problems(path.name)
+    frame = _renamed(frame, aliases or {}, problems)
     if "image_id" not in frame.columns:
-        hint = did_you_mean("image_id", [str(c) for c in frame.columns])
+        hint = did_you_mean("image_id", list(frame.columns))
         problems.add(f"column 'image_id': missing{hint or '; expected it beside one column a class'}.")
-        problems.raise_if_any()
     if not len(frame):
         problems.add("no rows: found only the header; expected a row an image.")
-        problems.raise_if_any()
-    frame = frame.rename(columns={str(c): (aliases or {}).get(str(c), str(c)) for c in frame.columns})
-    labels = _label_space(frame, header, truth, problems)
-    ids = as_text(frame["image_id"])
-    for image_id in list(dict.fromkeys(ids[ids.duplicated(keep=False)])):
-        problems.add(f"column 'image_id': {image_id!r} stands {int((ids == image_id).sum())} times; expected once.")
-    values = _read_scores(frame, labels, scores, problems)
     problems.raise_if_any()
+    extras = _read_header(path, header)
+    labels = _label_space(frame, extras.labels, truth, problems)
+    ids = as_text(frame["image_id"])
+    check_ids(ids, problems)
+    check_characters(ids, problems)
+    values = _read_scores(frame, labels, scores, problems)
     if truth is not None:
         predictions = _join_truth(ids, values, labels, truth, fold, partial, problems, name=path.name)
     else:
         predictions = _with_own_targets(frame, ids, values, labels, fold, problems, name=path.name)
-    counts = ClassCounts.from_json(header["train_counts"]) if "train_counts" in header else predictions.train_counts
-    thresholds = {str(k): float(v) for k, v in header["thresholds"].items()} if "thresholds" in header else None
-    digests = {**predictions.digests, **header.get("digests", {}), "scores": predictions.digest}
-    return replace(predictions, train_counts=counts, thresholds=thresholds, digests=digests)
+    return replace(
+        predictions,
+        train_counts=extras.train_counts or predictions.train_counts,
+        thresholds=extras.thresholds,
+        digests={**predictions.digests, **extras.digests, "scores": predictions.digest},
+    )
+
+
+def _renamed(frame: pd.DataFrame, aliases: Mapping[str, str], problems: Problems) -> pd.DataFrame:
+    names = {
+        alias: name
+        for given, meant in aliases.items()
+        for alias, name in ((given, meant), (TARGET_PREFIX + given, TARGET_PREFIX + meant))
+    }
+    renamed = frame.set_axis([names.get(column, column) for column in (str(c).strip() for c in frame.columns)], axis=1)
+    check_columns(list(renamed.columns), problems)
+    problems.raise_if_any()
+    return renamed
+
+
+@final
+@dataclass(frozen=True)
+class _Header:
+    labels: LabelSpace | None
+    thresholds: Mapping[str, float] | None
+    train_counts: ClassCounts | None
+    digests: Mapping[str, str]
+
+
+def _read_header(path: Path, header: Mapping[str, Any]) -> _Header:
+    try:
+        thresholds = header.get("thresholds")
+        return _Header(
+            labels=LabelSpace.from_json(header["labels"]) if "labels" in header else None,
+            thresholds=None if thresholds is None else {str(k): float(v) for k, v in thresholds.items()},
+            train_counts=ClassCounts.from_json(header["train_counts"]) if "train_counts" in header else None,
+            digests={str(k): str(v) for k, v in header.get("digests", {}).items()},
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise MedtailError(
+            f"{path.name}, header record: {error}. Expected what `medtail predict` writes; for scores of another tool"
+            f" remove {path.name + '.json'!r}."
+        ) from error
 
 
 def _label_space(
-    frame: pd.DataFrame, header: Mapping[str, Any], truth: Manifest | None, problems: Problems
+    frame: pd.DataFrame, written: LabelSpace | None, truth: Manifest | None, problems: Problems
 ) -> LabelSpace:
-    present = [str(c) for c in frame.columns if not is_metadata(str(c)) and not str(c).startswith(TARGET_PREFIX)]
+    """Return the classes to read; what the table lacks or has beyond them is noted."""
+    present = [name for name in frame.columns if not is_metadata(name) and not name.startswith(TARGET_PREFIX)]
     if truth is not None:
-        known = truth.labels.class_names
-        for name in known:
-            if name not in present:
-                unclaimed = [other for other in present if other not in known]
-                problems.add(f"column {name!r}: missing; {truth.name} has this class{did_you_mean(name, unclaimed)}.")
-        for name in present:
-            if name not in known:
-                problems.add(f"column {name!r}: no such class in {truth.name}{did_you_mean(name, known)}.")
-        problems.raise_if_any()
-        return truth.labels
-    if "labels" in header:
-        labels = LabelSpace.from_json(header["labels"])
-        for name in labels.class_names:
-            if name not in present:
-                problems.add(f"column {name!r}: missing, although the file's header names it.")
-        problems.raise_if_any()
-        return labels
-    if not present:
+        labels, owner = truth.labels, truth.name
+    elif written is not None:
+        labels, owner = written, "the file's header"
+    elif present:
+        return LabelSpace.from_columns(present)
+    else:
         problems.add("no class columns: expected 'image_id' and one column of scores a class.")
         problems.raise_if_any()
-    return LabelSpace.from_columns(present)
+        raise AssertionError("unreachable: a problem was just added")
+    known = labels.class_names
+    unknown = [name for name in present if name not in known]
+    for name in known:
+        if name not in present:
+            problems.add(f"column {name!r}: missing; {owner} has this class{did_you_mean(name, unknown)}.")
+    for name in unknown:
+        problems.add(f"column {name!r}: no such class in {owner}{did_you_mean(name, known)}.")
+    return labels
 
 
 def _read_scores(frame: pd.DataFrame, labels: LabelSpace, kind: ScoreKind, problems: Problems) -> np.ndarray:
     columns = []
     for name in labels.class_names:
+        if name not in frame.columns:  # noted already; the others are checked all the same
+            columns.append(np.full(len(frame), np.nan))
+            continue
         values, bad = as_numbers(frame[name])
         add_row_problem(problems, bad, frame[name], expected="a number")
         missing = np.isnan(values) & ~bad
-        add_row_problem(
-            problems, missing, frame[name].astype(object).fillna("NaN"), expected="a score, not NaN or an empty cell"
-        )
+        add_row_problem(problems, missing, frame[name], expected="a score, not NaN or an empty cell")
         infinite = np.isinf(values)
         add_row_problem(problems, infinite, frame[name], expected="a finite number")
         if kind == "probability":
@@ -213,6 +258,7 @@ def _read_scores(frame: pd.DataFrame, labels: LabelSpace, kind: ScoreKind, probl
     values = np.column_stack(columns)
     if kind == "probability":
         return np.asarray(np.clip(values, 0.0, 1.0))
+    values[np.isinf(values)] = np.nan  # noted above; the result is never used
     groups = (tuple(range(labels.num_classes)),) if kind == "softmax" else labels.group_indices
     return scores_from_logits(values, groups)
 
@@ -257,20 +303,24 @@ def _join_truth(
     from medtail.tables.tail import count_classes
 
     wanted = truth.in_fold(fold) if fold is not None else truth
-    if fold is not None and not len(wanted):
-        problems.add(f"fold {fold!r}: {truth.name} has no such rows.")
+    if not len(wanted):
+        folds = sorted(set(truth.folds) - {""})
+        problems.add(f"fold {fold!r}: no row of {truth.name} is in it; found {listing(folds) or 'no folds'}.")
         problems.raise_if_any()
     position = {image_id: row for row, image_id in enumerate(wanted.frame["image_id"])}
     everywhere = set(truth.frame["image_id"])
-    unknown = [image_id for image_id in ids if image_id not in everywhere]
+    unknown = [image_id for image_id in dict.fromkeys(ids) if image_id and image_id not in everywhere]
     if unknown:
-        problems.add(f"column 'image_id': {len(unknown)} ids are not in {truth.name}: {listing(unknown, limit=10)}.")
+        problems.add(
+            f"column 'image_id': {len(unknown)} ids are not in {truth.name}: {listing(unknown, limit=10)}."
+            " Remove their rows, or give the manifest they come from."
+        )
     given = set(ids)
     missing = [image_id for image_id in position if image_id not in given]
-    if fold is None and "fold" in truth.frame.columns:
+    if fold is None:
         # scoring one fold of a manifest is the normal case: only folds that were touched must be complete
-        touched = set(truth.folds[truth.frame["image_id"].isin(given).to_numpy()])
         fold_of = dict(zip(truth.frame["image_id"], truth.folds, strict=True))
+        touched = {fold_of[image_id] for image_id in given & everywhere}
         missing = [image_id for image_id in missing if fold_of[image_id] in touched]
     if missing and not partial:
         problems.add(
@@ -279,6 +329,8 @@ def _join_truth(
         )
     problems.raise_if_any()
     kept = np.array([image_id in position for image_id in ids], dtype=bool)
+    if not kept.any():
+        raise MedtailError(f"{name}: no scored image is in fold {fold!r} of {truth.name}.")
     rows = np.array([position[image_id] for image_id in ids[kept]], dtype=int)
     return Predictions(
         image_ids=ids[kept].to_numpy(dtype=object),
@@ -304,28 +356,34 @@ def _with_own_targets(
     *,
     name: str,
 ) -> Predictions:
-    wanted = [TARGET_PREFIX + class_name for class_name in labels.class_names]
-    if not any(column in frame.columns for column in wanted):
+    given = [column for column in frame.columns if column.startswith(TARGET_PREFIX)]
+    if not given:
         problems.add("no targets: the file holds scores only. Give the labels with `--truth labels.csv`.")
         problems.raise_if_any()
+    for column in given:
+        name_scored = column.removeprefix(TARGET_PREFIX)
+        if name_scored not in labels.class_names:
+            hint = did_you_mean(name_scored, labels.class_names)
+            problems.add(f"column {column!r}: targets without scores; no column {name_scored!r}{hint}.")
     targets = []
-    for column in wanted:
-        if column not in frame.columns:
+    for column in (TARGET_PREFIX + class_name for class_name in labels.class_names):
+        if column not in given:
             problems.add(f"column {column!r}: missing; expected the targets of every class.")
             continue
         target, bad = as_numbers(frame[column])
         bad |= ~np.isin(target, (0.0, 1.0)) & ~np.isnan(target)
         add_row_problem(problems, bad, frame[column], expected="1 (present), 0 (absent) or empty (not assessed)")
         targets.append(target)
+    nothing = pd.Series([""] * len(frame), dtype=str)
+    patients = as_text(frame["patient_id"]) if "patient_id" in frame.columns else nothing
+    folds = as_text(frame["fold"]) if "fold" in frame.columns else nothing
+    blank = (patients == "").to_numpy(dtype=bool)
+    has_patients = not blank.all()
+    if has_patients:
+        expected = "a patient in every row, or the whole column empty (patients unknown)"
+        add_row_problem(problems, blank, patients, expected=expected)
+    check_characters(patients, problems)
     problems.raise_if_any()
-    patients = as_text(frame["patient_id"]) if "patient_id" in frame.columns else pd.Series([""] * len(frame))
-    has_patients = bool((patients != "").any())
-    if has_patients and bool((patients == "").any()):
-        add_row_problem(
-            problems, (patients == "").to_numpy(), patients.rename("patient_id"), expected="a patient in every row"
-        )
-        problems.raise_if_any()
-    folds = as_text(frame["fold"]) if "fold" in frame.columns else pd.Series([""] * len(frame))
     predictions = Predictions(
         image_ids=ids.to_numpy(dtype=object),
         patients=(patients if has_patients else ids).to_numpy(dtype=object),
@@ -340,5 +398,8 @@ def _with_own_targets(
         return predictions
     kept = predictions.folds == fold
     if not kept.any():
-        raise MedtailError(f"{name}: no row is in fold {fold!r}; found {listing(sorted(set(folds)))}.")
+        found = listing(sorted(set(folds) - {""})) or "no folds"
+        raise MedtailError(
+            f"{name}: no row is in fold {fold!r}; found {found}. Leave `--fold` out, or name one of them."
+        )
     return predictions.take(kept)

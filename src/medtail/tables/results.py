@@ -15,8 +15,8 @@ from typing import Any, final
 import numpy as np
 import pandas as pd
 
-from medtail.errors import MedtailError, Problems
-from medtail.tables.frames import as_numbers, as_text, read_table, write_table
+from medtail.errors import MedtailError, Problems, did_you_mean
+from medtail.tables.frames import add_row_problem, as_numbers, as_text, read_table, write_table
 
 COLUMNS = ("metric", "class", "tail_group", "subgroup", "value", "low", "high", "support")
 TEXT_COLUMNS = COLUMNS[:4]
@@ -24,7 +24,7 @@ NUMBER_COLUMNS = COLUMNS[4:]
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Results:
     """A judgement's numbers and how they were made.
 
@@ -63,7 +63,12 @@ class Results:
         group = "" if tail_group is None and not class_name else tail_group
         found = self.rows(metric, class_name=class_name, tail_group=group, subgroup=subgroup)
         if len(found) != 1:
-            raise MedtailError(f"results: {len(found)} rows of {metric!r}, class {class_name!r}; expected one")
+            metrics = sorted(set(self.frame["metric"]))
+            hint = did_you_mean(metric, metrics) if metric not in metrics else ""
+            raise MedtailError(
+                f"results: {len(found)} rows of {metric!r}, class {class_name!r}, tail group {group!r}, subgroup"
+                f" {subgroup!r}; expected one{hint}"
+            )
         return float(found["value"].iloc[0])
 
     def write(self, path: Path | str) -> None:
@@ -92,13 +97,13 @@ def read_results(path: Path | str) -> Results:
     problems = Problems(path.name)
     for column in COLUMNS:
         if column not in frame.columns:
-            problems.add(f"column {column!r}: missing; expected {', '.join(COLUMNS)}.")
+            hint = did_you_mean(column, [str(name) for name in frame.columns if name not in COLUMNS])
+            problems.add(f"column {column!r}: missing{hint or '.'} Expected {', '.join(COLUMNS)}.")
     problems.raise_if_any()
     ready: dict[str, Any] = {column: as_text(frame[column]).astype(str) for column in TEXT_COLUMNS}
     for column in NUMBER_COLUMNS:
         values, bad = as_numbers(frame[column])
-        if bad.any():
-            problems.add(f"column {column!r}: holds text where numbers are expected.")
+        add_row_problem(problems, bad, frame[column], expected="a number or empty (undefined)")
         ready[column] = values
     problems.raise_if_any()
     return Results(pd.DataFrame(ready), header)

@@ -12,7 +12,7 @@ from typing import Any, Literal, final
 
 import numpy as np
 
-from medtail.errors import MedtailError, did_you_mean
+from medtail.errors import MedtailError, did_you_mean, listing
 from medtail.tables.labels import LabelSpace
 from medtail.tables.manifest import Manifest
 
@@ -43,6 +43,24 @@ class ClassCounts:
     images: tuple[int, ...]
     patients: tuple[int, ...]
     assessed: tuple[int, ...]
+
+    def select(self, class_names: Sequence[str]) -> ClassCounts:
+        """Return the counts of some classes, in the given order.
+
+        Raises:
+            MedtailError: A class was not counted.
+        """
+        for name in class_names:
+            if name not in self.class_names:
+                hint = did_you_mean(name, self.class_names) or f"; counted: {listing(self.class_names, limit=12)}"
+                raise MedtailError(f"train counts: no class {name!r}{hint}")
+        rows = [self.class_names.index(name) for name in class_names]
+        return ClassCounts(
+            tuple(class_names),
+            tuple(self.images[row] for row in rows),
+            tuple(self.patients[row] for row in rows),
+            tuple(self.assessed[row] for row in rows),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a JSON header."""
@@ -140,18 +158,19 @@ def tail_groups(
 
     Args:
         counts: From the train fold's real rows.
-        labels: The classes; `auto` is `relative` for a multi-class task, else `prevalence`.
+        labels: The classes to group, in their order; `auto` is `relative` for a multi-class task, else `prevalence`.
         rule: `prevalence` (share of assessed images; head > 10 %, tail < 1 %), `count` (head > 10,000, tail
             < 1,000), `relative` (share of the largest class; head >= 50 %, tail < 10 %), `terciles` (by rank
-            of patient counts, ties by name) or `list` (`members` names them).
-        cuts: Upper and lower cut, overriding the rule's own.
+            of patient counts, ties by name; 20 classes become 7/6/7) or `list` (`members` names them).
+        cuts: Upper and lower cut, overriding those of `prevalence`, `count` or `relative`.
         members: For `list`: group → class names, covering every class once.
 
     Returns:
         The groups; a class never seen in training is in the tail.
 
     Raises:
-        MedtailError: Unknown rule, cuts not descending, or `members` leaves a class out.
+        MedtailError: Unknown rule; a class that was not counted; cuts not descending, or given to a rule without
+            cuts; `members` given to another rule than `list`, leaving a class out or naming it twice.
 
     Example:
         >>> counts = ClassCounts(("a", "b", "c"), (200, 50, 5), (200, 50, 5), (1000, 1000, 1000))
@@ -167,6 +186,11 @@ def tail_groups(
         )
     if rule == "auto":
         rule = "relative" if labels.task == "multiclass" else "prevalence"
+    if members and rule != "list":
+        raise MedtailError(f"tail rule {rule!r}: takes no members; name the groups with the rule 'list'.")
+    if cuts is not None and rule not in DEFAULT_CUTS:
+        raise MedtailError(f"tail rule {rule!r}: takes no cuts; they belong to {', '.join(DEFAULT_CUTS)}.")
+    counts = counts.select(labels.class_names)
     if rule == "list":
         return _listed(counts, members or {})
     if rule == "terciles":
@@ -193,13 +217,13 @@ def tail_groups(
 def _terciles(counts: ClassCounts) -> TailGroups:
     order = sorted(range(len(counts.class_names)), key=lambda i: (-counts.patients[i], counts.class_names[i]))
     total = len(order)
-    # 20 classes become 7 / 6 / 7: the outer thirds round up
-    outer = -(-total // 3) if total % 3 else total // 3
+    # a third, rounded to the nearest: 20 classes become 7 / 6 / 7, 4 become 1 / 2 / 1
+    outer = (2 * total + 3) // 6
     rank = {counts.class_names[index]: position for position, index in enumerate(order)}
-    found: dict[str, TailGroup] = {
-        name: "head" if rank[name] < outer else ("tail" if rank[name] >= total - outer else "medium")
-        for name in counts.class_names
-    }
+    found: dict[str, TailGroup] = {}
+    for name, patients in zip(counts.class_names, counts.patients, strict=True):
+        in_tail = rank[name] >= total - outer or not patients
+        found[name] = "tail" if in_tail else ("head" if rank[name] < outer else "medium")
     return TailGroups(found, "terciles", ())
 
 
@@ -207,12 +231,15 @@ def _listed(counts: ClassCounts, members: Mapping[str, Sequence[str]]) -> TailGr
     found: dict[str, TailGroup] = {}
     for group, names in members.items():
         if group not in TAIL_GROUPS:
-            raise MedtailError(f"tail group {group!r}: expected head, medium or tail")
+            hint = did_you_mean(group, TAIL_GROUPS)
+            raise MedtailError(f"tail group {group!r}: expected head, medium or tail{hint}")
         for name in names:
             if name not in counts.class_names:
                 raise MedtailError(f"tail group {group!r}: no class {name!r}{did_you_mean(name, counts.class_names)}")
+            if name in found:
+                raise MedtailError(f"tail group {group!r}: {name!r} is in {found[name]!r} already; name it once.")
             found[name] = "head" if group == "head" else ("medium" if group == "medium" else "tail")
     left = [name for name in counts.class_names if name not in found]
     if left:
-        raise MedtailError(f"tail groups: {left!r} are in no group; name every class once")
+        raise MedtailError(f"tail groups: {listing([repr(name) for name in left])} in no group; name every class once.")
     return TailGroups({name: found[name] for name in counts.class_names}, "list", ())

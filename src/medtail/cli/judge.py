@@ -1,0 +1,119 @@
+"""`medtail evaluate | report`: scores made by anybody become numbers with intervals, and a page to read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medtail.errors import UsageError
+
+if TYPE_CHECKING:
+    from medtail.tables.manifest import Manifest
+    from medtail.tables.predictions import Predictions
+
+EVALUATE_EXAMPLE = """Examples:
+
+  medtail evaluate predictions.parquet --out results
+
+  medtail evaluate anyones_scores.csv --truth manifest.csv --fold test --out results
+"""
+REPORT_EXAMPLE = """Examples:
+
+  medtail report runs/bus_bra_malignancy --out report.html
+
+  medtail report results --out report.html
+"""
+
+
+def evaluate(
+    scores_file: Annotated[
+        Path, typer.Argument(metavar="SCORES", help="Scores a class, .csv or .parquet, by any tool.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="New folder for results.csv and what the report needs.")],
+    truth: Annotated[Path | None, typer.Option(help="Manifest with the labels, if SCORES has none.")] = None,
+    fold: Annotated[str | None, typer.Option(help="Judge only this fold; test where there is one.")] = None,
+    scores: Annotated[str, typer.Option(help="What the numbers are: probability, logits or softmax.")] = "probability",
+    groups: Annotated[str, typer.Option(help="Tail rule: auto, prevalence, count, relative or terciles.")] = "auto",
+    bootstrap: Annotated[int, typer.Option(help="Resamples of the patients; 0 for no intervals.", min=0)] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
+    partial: Annotated[bool, typer.Option("--partial", help="Accept scores for a part of the images.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all results as JSON.")] = False,
+) -> None:
+    """Judge scores: per class and by head, medium and tail, with patient-level intervals."""
+    from medtail.judging.evaluation import EvaluationConfig
+    from medtail.judging.evaluation import evaluate as judge
+    from medtail.judging.summary import summary_text
+    from medtail.runs import new_folder
+    from medtail.tables.manifest import read_manifest
+    from medtail.tables.predictions import read_predictions
+    from medtail.tables.tail import RULES
+
+    kinds = ("probability", "logits", "softmax")
+    if scores not in kinds:
+        raise UsageError(f"--scores {scores!r}: expected {', '.join(kinds)}")
+    if groups not in RULES:
+        raise UsageError(f"--groups {groups!r}: expected {', '.join(RULES)}")
+    labels = read_manifest(truth) if truth is not None else None
+    predictions = read_predictions(scores_file, truth=labels, fold=fold, scores=scores, partial=partial)
+    if fold is None and {"test"} < set(predictions.folds):
+        predictions = predictions.take(predictions.folds == "test")
+        typer.echo(f"judging the {len(predictions)} images of the test fold (choose with --fold).", err=True)
+    config = EvaluationConfig(bootstrap=bootstrap, tail_rule=groups, seed=seed)
+    results = judge(predictions, config=config)
+    folder = new_folder(out)
+    predictions.write(folder / "predictions.parquet")
+    results.write(folder / "results.csv")
+    if as_json:
+        rows = json.loads(results.frame.to_json(orient="records"))
+        typer.echo(json.dumps({"header": dict(results.header), "results": rows}, indent=1))
+        return
+    typer.echo(summary_text(results))
+    typer.echo(f"\nWritten: {folder}/results.csv. Next: medtail report {folder} --out report.html", err=True)
+
+
+def report(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_RESULTS", help="A run or a results folder.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")],
+    manifest: Annotated[Path | None, typer.Option(help="Results only: the manifest, for example images.")] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the report.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Write one self-contained HTML file: what can be concluded about the rare findings, and what cannot."""
+    from medtail.runs import new_file
+
+    new_file(out)
+    if (source / "model").is_dir():
+        from medtail.training.judged import report_run
+
+        report_run(source, out, title=title, quiet=quiet)
+    elif (source / "results.csv").is_file():
+        _report_results(source, out, manifest=manifest, title=title)
+    else:
+        raise UsageError(f"{source}: neither a run (model/) nor a results folder (results.csv).")
+    typer.echo(f"{out}: written.")
+
+
+def _report_results(source: Path, out: Path, *, manifest: Path | None, title: str | None) -> None:
+    from medtail.reporting.report import write_report
+    from medtail.tables.manifest import read_manifest
+    from medtail.tables.predictions import read_predictions
+    from medtail.tables.results import read_results
+
+    predictions: Predictions = read_predictions(source / "predictions.parquet")
+    table: Manifest | None = read_manifest(manifest) if manifest is not None else None
+    read_image = None
+    if table is not None:
+        from medtail.pixels.decode import read_image
+    write_report(
+        out,
+        predictions=predictions,
+        results=read_results(source / "results.csv"),
+        title=title or f"Results of {source.name}",
+        manifest=table,
+        read_image=read_image,
+    )

@@ -1,0 +1,93 @@
+"""`medtail train | predict | quickstart`: a manifest becomes a model, the model becomes predictions."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medtail.errors import UsageError
+
+TRAIN_EXAMPLE = """Examples:
+
+  medtail train configs/bus_bra_malignancy.yaml --set optimizer.epochs=5 --out runs/quick
+
+  medtail train --resume runs/quick
+"""
+PREDICT_EXAMPLE = "Example:\n\n  medtail predict runs/quick manifest.csv --fold test --out predictions.parquet"
+QUICKSTART_EXAMPLE = "Example:\n\n  medtail quickstart --out quickstart"
+
+
+def train(
+    config: Annotated[Path | None, typer.Argument(help="A YAML config.", show_default=False)] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="New run folder; runs/CONFIG if left out.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Continue this run after it was cut off.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no log.")] = False,
+) -> None:
+    """Train a model; keep the weights, the card, the thresholds chosen on tune, and all that repeats the run."""
+    if resume is not None:
+        if config is not None or out is not None or set_:
+            raise UsageError("--resume goes on with the run's own config; leave out CONFIG, --out and --set.")
+    elif config is None:
+        raise UsageError("expected a config, as in `medtail train configs/bus_bra_malignancy.yaml`, or --resume RUN.")
+    from medtail.config import config_to_dict, dump_yaml
+    from medtail.training.config import load_train_config
+
+    source = resume / "config.yaml" if resume is not None else config
+    assert source is not None
+    resolved = load_train_config(source, overrides=set_ or [])
+    if dry_run:
+        typer.echo(dump_yaml(config_to_dict(resolved)), nl=False)
+        return
+    from medtail.training.fit import train as fit
+
+    run = resume if resume is not None else out or Path("runs") / source.stem
+    outcome = fit(resolved, run, resume=resume is not None, quiet=quiet)
+    if as_json:
+        typer.echo(json.dumps(outcome.to_json(), indent=1))
+        return
+    typer.echo(f"{run}: {outcome.epochs_run} epochs, tune mAP {outcome.tune_map:.3f}.")
+    typer.echo(f"Next: medtail report {run} --out report.html", err=True)
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run folder made by `medtail train`.", show_default=False)],
+    manifest: Annotated[Path, typer.Argument(help="The images to score, .csv or .parquet.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="Predictions to write, .parquet or .csv.")],
+    fold: Annotated[str | None, typer.Option(help="Score only this fold.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images at a time.", min=1)] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Score images with a trained model."""
+    from medtail.runs import new_file
+    from medtail.tables.manifest import read_manifest
+    from medtail.training.predict import predict as score
+
+    new_file(out)
+    predictions = score(run, read_manifest(manifest), fold=fold, batch_size=batch_size, quiet=quiet)
+    predictions.write(out)
+    typer.echo(f"{out}: {len(predictions)} images, {predictions.labels.num_classes} classes.")
+    typer.echo(f"Next: medtail evaluate {out} --out results", err=True)
+
+
+def quickstart(
+    out: Annotated[Path, typer.Option("--out", help="New folder for everything it makes.")] = Path("quickstart"),
+    seed: Annotated[int, typer.Option(help="Seed of split and training.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the table at the end.")] = False,
+) -> None:
+    """Run the whole road on real breast-ultrasound images that come with the package, in minutes, offline."""
+    from medtail.quickstart import quickstart as run_quickstart
+
+    def say(text: str) -> None:
+        if not quiet:
+            typer.echo(text, err=True)
+
+    outcome = run_quickstart(out, seed=seed, say=say, quiet=quiet or not sys.stderr.isatty())
+    typer.echo(outcome.table)
+    typer.echo(f"\nReport: {outcome.report}")

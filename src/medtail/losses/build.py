@@ -1,0 +1,81 @@
+"""The closed family of losses: the union of their configs, and the one place that builds them.
+
+A new loss adds its config to `LossConfig` and a case to `build_loss`; the laws in `tests/laws` then ask for its
+formula.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, assert_never
+
+from pydantic import Field
+
+from medtail.config import build_config, config_to_dict
+from medtail.losses.contract import Loss, LossContext
+from medtail.losses.margin import Ldam, LdamConfig, LogitAdjusted, LogitAdjustedConfig
+from medtail.losses.multiclass import ClassBalancedConfig, CrossEntropy, CrossEntropyConfig, FocalConfig
+from medtail.losses.multilabel import AslConfig, AsymmetricLoss, BceConfig
+from medtail.losses.weights import block_weights
+
+__all__ = [
+    "AslConfig",
+    "BceConfig",
+    "ClassBalancedConfig",
+    "CrossEntropyConfig",
+    "FocalConfig",
+    "LdamConfig",
+    "LogitAdjustedConfig",
+    "LossConfig",
+    "build_loss",
+]
+
+LossConfig = Annotated[
+    BceConfig
+    | CrossEntropyConfig
+    | FocalConfig
+    | ClassBalancedConfig
+    | LogitAdjustedConfig
+    | LdamConfig
+    | AslConfig,
+    Field(discriminator="kind"),
+]  # fmt: skip
+
+
+def build_loss(config: LossConfig, context: LossContext) -> Loss:
+    """Build a loss from its config and the train fold's counts.
+
+    Args:
+        config: A member of `LossConfig`; a union member is picked in YAML by `kind`.
+        context: Counts and exclusive groups of the train fold.
+
+    Returns:
+        The loss; average it with `masked_mean`. It is a module without parameters, so `.to(device)` moves it.
+
+    Raises:
+        UsageError: A value of the config is out of its range.
+
+    Example:
+        >>> context = LossContext(positives=(90, 10), assessed=(100, 100), groups=((0, 1),), num_images=100)
+        >>> build_loss(LdamConfig(max_margin=0.3), context).link
+        'softmax'
+    """
+    # a config written in Python has not been through the YAML border: same checks, same messages
+    config = build_config(type(config), config_to_dict(config), where="loss")
+    match config:
+        case BceConfig():
+            return CrossEntropy(context=context, link="sigmoid")
+        case CrossEntropyConfig():
+            return CrossEntropy(context=context, link="softmax", smoothing=config.smoothing)
+        case FocalConfig():
+            return CrossEntropy(context=context, link=config.link, gamma=config.gamma, alpha=config.alpha)
+        case ClassBalancedConfig():
+            weights = block_weights(context, link=config.link, beta=config.beta)
+            return CrossEntropy(context=context, link=config.link, gamma=config.gamma, weights=weights)
+        case LogitAdjustedConfig():
+            return LogitAdjusted(config, context=context)
+        case LdamConfig():
+            return Ldam(config, context=context)
+        case AslConfig():
+            return AsymmetricLoss(config, context=context)
+        case _:
+            assert_never(config)

@@ -1,0 +1,109 @@
+"""The closed family of samplers: the union of their configs, and the one place that builds them.
+
+A new sampler adds its config to `SamplerConfig` and a case to `build_sampler`; the laws in `tests/laws` then
+apply to it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, assert_never
+
+from pydantic import Field
+
+from medtail.config import build_config, config_to_dict
+from medtail.errors import MedtailError
+from medtail.sampling.classic import (
+    ClassBalancedSamplerConfig,
+    Plan,
+    ProgressiveSamplerConfig,
+    RepeatFactorSamplerConfig,
+    RepeatSampler,
+    SquareRootSamplerConfig,
+    UniformSampler,
+    UniformSamplerConfig,
+    WeightedSampler,
+    class_members,
+    classwise_shares,
+    progressive_shares,
+    repeat_factors,
+)
+from medtail.sampling.contract import Sampler, train_fold
+from medtail.tables.manifest import Manifest
+
+__all__ = [
+    "ClassBalancedSamplerConfig",
+    "ProgressiveSamplerConfig",
+    "RepeatFactorSamplerConfig",
+    "SamplerConfig",
+    "SquareRootSamplerConfig",
+    "UniformSamplerConfig",
+    "build_sampler",
+]
+
+SamplerConfig = Annotated[
+    UniformSamplerConfig
+    | ClassBalancedSamplerConfig
+    | SquareRootSamplerConfig
+    | ProgressiveSamplerConfig
+    | RepeatFactorSamplerConfig,
+    Field(discriminator="kind"),
+]
+
+
+def build_sampler(
+    config: SamplerConfig,
+    manifest: Manifest,
+    *,
+    seed: int,
+    epoch_rows: int | None = None,
+    epochs: int,
+) -> Sampler:
+    """Build a sampler of a manifest's train fold.
+
+    Args:
+        config: A member of `SamplerConfig`; a union member is picked in YAML by `kind`.
+        manifest: Only its rows of the train fold are drawn; it is not changed.
+        seed: The run's seed.
+        epoch_rows: Draws an epoch, at least 1; None = as many as the train fold has rows.
+        epochs: Epochs of the training, at least 1; for samplers that change on the way.
+
+    Returns:
+        The sampler. Share an epoch out over processes with `shard`.
+
+    Raises:
+        MedtailError: The train fold is empty, no class has a positive row in it (class-wise samplers), or a number
+            is out of its range.
+
+    Example:
+        >>> import pandas as pd
+        >>> from medtail.tables.manifest import manifest_from_frame
+        >>> table = pd.DataFrame({"image_id": list("abc"), "path": list("abc"), "patient_id": list("123"),
+        ...                       "fold": "train", "Hernia": [1, 0, 0]})
+        >>> sampler = build_sampler(ClassBalancedSamplerConfig(), manifest_from_frame(table), seed=0, epochs=10)
+        >>> sampler.frequencies(0)
+        array([0.5 , 0.25, 0.25])
+    """
+    # a config written in Python has not been through the YAML border: same checks, same messages
+    config = build_config(type(config), config_to_dict(config), where="sampler")
+    for name, value in (("epoch_rows", epoch_rows), ("epochs", epochs)):
+        if value is not None and value < 1:
+            raise MedtailError(f"sampler, {name}: found {value!r}; expected at least 1.")
+    fold = train_fold(manifest)
+    plan = Plan(config.kind, fold, seed, len(fold.rows) if epoch_rows is None else epoch_rows)
+    match config:
+        case UniformSamplerConfig():
+            return UniformSampler(plan)
+        case ClassBalancedSamplerConfig():
+            balanced = classwise_shares(class_members(fold), power=0.0)
+            return WeightedSampler(plan, shares=lambda _: balanced.copy())
+        case SquareRootSamplerConfig():
+            rooted = classwise_shares(class_members(fold), power=0.5)
+            return WeightedSampler(plan, shares=lambda _: rooted.copy())
+        case ProgressiveSamplerConfig():
+            final = classwise_shares(class_members(fold), power=0.0)
+            return WeightedSampler(plan, shares=lambda epoch: progressive_shares(final, epoch=epoch, epochs=epochs))
+        case RepeatFactorSamplerConfig():
+            factors = repeat_factors(fold, threshold=config.threshold, cap=config.cap)
+            return RepeatSampler(plan, factors=factors)
+        case _:
+            assert_never(config)

@@ -1,0 +1,263 @@
+"""The config of a training: every component's config assembled, read from YAML.
+
+A config file may start from a recipe (see `recipes`) and states only what differs. Paths in it are relative to the
+file. The resolved config, every default filled in, is kept in the run folder and can be run again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, final
+
+from pydantic import Field
+
+from medtail.config import CLOSED, apply_overrides, build_config, config_to_dict, read_yaml
+from medtail.errors import MedtailError, Problems, UsageError, did_you_mean
+from medtail.losses.build import BceConfig, LossConfig
+from medtail.models.backbones import BackboneConfig, EfficientNetConfig, EfficientNetLite0Config
+from medtail.models.heads import HeadConfig, LinearHeadConfig
+from medtail.pixels.augment import AugmentConfig
+from medtail.pixels.settings import PixelConfig
+from medtail.sampling.build import SamplerConfig, UniformSamplerConfig
+from medtail.tables.labels import LabelSpace
+from medtail.tables.manifest import Manifest
+from medtail.training.recipes import RECIPES
+
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Natural = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+ShareOfOne = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """How weights are moved: AdamW, warm-up then cosine.
+
+    Attributes:
+        epochs: Passes over what the sampler draws.
+        batch_size: Images a step, over all devices; the batches of an epoch are made equally large, at most this.
+        epoch_rows: Images drawn an epoch; None as many as the train fold has.
+        learning_rate: Peak rate of the head, and of the backbone unless the next two reduce it.
+        backbone_factor: Factor on the rate of the whole backbone, above 0.
+        layer_decay: Factor on the rate from each backbone block to the one before it, in (0, 1]; 1 gives all the same.
+        weight_decay: Decoupled; not applied to biases and norms.
+        warmup: Share of the training over which the rate rises from 0, in [0, 1).
+        final_rate: Where the cosine ends, as a fraction of the peak, in [0, 1].
+        gradient_clip: Largest norm of the gradient; None never clips.
+        ema_decay: Decay of the moving average of the weights that is judged and kept, in [0, 1); None keeps the weights
+            themselves.
+        patience: Stop after so many epochs without a better tune mAP; None never stops early.
+        freeze_epochs: First epochs in which only the head learns.
+        mixup: Alpha of mixup's Beta distribution; 0 mixes nothing.
+        precision: `auto` is bf16 on a GPU and 32 bits on a CPU.
+    """
+
+    __pydantic_config__: ClassVar[Any] = CLOSED
+    epochs: Natural = 20
+    batch_size: Natural = 32
+    epoch_rows: Natural | None = None
+    learning_rate: Positive = 1e-3
+    backbone_factor: Positive = 1.0
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    weight_decay: NotNegative = 0.02
+    warmup: ShareOfOne = 0.1
+    final_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
+    gradient_clip: Positive | None = 1.0
+    ema_decay: ShareOfOne | None = 0.99
+    patience: Natural | None = None
+    freeze_epochs: Annotated[int, Field(ge=0)] = 0
+    mixup: NotNegative = 0.0
+    precision: Literal["auto", "32", "bf16"] = "auto"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LoggingConfig:
+    """Where numbers go besides `log.csv`, which is always written.
+
+    Attributes:
+        to: Any of `tensorboard` (into the run folder), `mlflow`, `wandb`; each needs its package.
+        project: Name of the experiment (MLflow) or project (W&B).
+        uri: MLflow's tracking server; a folder in the run folder if None.
+        offline: W&B keeps everything on this machine.
+    """
+
+    __pydantic_config__: ClassVar[Any] = CLOSED
+    to: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
+    project: str = "medtail"
+    uri: str | None = None
+    offline: bool = True
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything a training is made of.
+
+    Attributes:
+        manifest: The table of images, with folds `train` and `tune`.
+        recipe: The recipe the file started from; a record, already merged.
+        classes: Class names or patterns (`histology=*`) to learn, in the manifest's order; all if None.
+        groups: Exclusive groups beyond those that `group=value` names declare, name → classes.
+        pixels: How images are prepared.
+        augment: How they are varied.
+        sampler: Which images an epoch shows.
+        loss: What is minimised.
+        backbone: Images to features.
+        head: Features to logits.
+        optimizer: How weights are moved.
+        logging: Where numbers go.
+        test_time_flip: Average the scores of an image and its mirror image.
+        seed: Seed of everything random.
+        threads: CPU threads of torch; its own default if None.
+        accelerator: `auto` takes a GPU where there is one.
+        devices: Number of devices a node.
+        num_nodes: Number of machines.
+        strategy: Lightning's strategy, such as `ddp`; `auto` needs no choice.
+        cache: Folder of prepared pixels; `$MEDTAIL_CACHE` or `~/.cache/medtail/pixels` if None.
+    """
+
+    __pydantic_config__: ClassVar[Any] = CLOSED
+    manifest: str
+    recipe: str | None = None
+    classes: tuple[str, ...] | None = None
+    groups: Mapping[str, tuple[str, ...]] | None = None
+    pixels: PixelConfig = field(default_factory=PixelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    sampler: SamplerConfig = field(default_factory=UniformSamplerConfig)
+    loss: LossConfig = field(default_factory=BceConfig)
+    backbone: BackboneConfig = field(default_factory=EfficientNetConfig)
+    head: HeadConfig = field(default_factory=LinearHeadConfig)
+    optimizer: OptimConfig = field(default_factory=OptimConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    test_time_flip: bool = False
+    seed: int = 0
+    threads: Natural | None = None
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: Natural = 1
+    num_nodes: Natural = 1
+    strategy: str = "auto"
+    cache: str | None = None
+
+
+def load_train_config(path: Path | str, *, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a training's YAML file.
+
+    Args:
+        path: The file. Relative paths in it start at its folder.
+        overrides: Texts such as `optimizer.epochs=5`, applied last.
+
+    Returns:
+        The config with defaults filled in and absolute paths.
+
+    Raises:
+        UsageError: The file is missing, or has mistakes; all are named with their place.
+    """
+    path = Path(path)
+    values = apply_overrides(read_yaml(path), overrides)
+    return train_config(values, where=path.name, folder=path.parent)
+
+
+def train_config(values: Mapping[str, Any], *, where: str = "config", folder: Path | None = None) -> TrainConfig:
+    """Build a config from a mapping, as `load_train_config` does from a file.
+
+    Args:
+        values: What a YAML file would hold.
+        where: Its name, for messages.
+        folder: Where relative paths start; the working folder if None.
+
+    Returns:
+        The config.
+
+    Raises:
+        UsageError: Any mistake; all are named.
+
+    Example:
+        >>> config = train_config({"manifest": "a.csv", "recipe": "baseline", "optimizer": {"epochs": 3}})
+        >>> config.optimizer.epochs, config.loss.kind
+        (3, 'bce')
+    """
+    recipe = values.get("recipe")
+    if recipe is not None:
+        if recipe not in RECIPES:
+            hint = did_you_mean(str(recipe), RECIPES) or f"; known: {', '.join(RECIPES)}"
+            raise UsageError(f"{where}, recipe: no recipe {recipe!r}{hint}")
+        values = merge(RECIPES[recipe].config, values)
+    config = build_config(TrainConfig, values, where=where)
+    return _resolve(config, folder if folder is not None else Path())
+
+
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay a mapping over another, section by section; another `kind` replaces a section whole.
+
+    Example:
+        >>> merge({"loss": {"kind": "focal", "gamma": 2}, "seed": 0}, {"loss": {"kind": "bce"}})
+        {'loss': {'kind': 'bce'}, 'seed': 0}
+        >>> merge({"optimizer": {"epochs": 20, "warmup": 0.1}}, {"optimizer": {"epochs": 2}})
+        {'optimizer': {'epochs': 2, 'warmup': 0.1}}
+    """
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and value.get("kind", below.get("kind")) == below.get("kind"):  # fmt: skip
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _resolve(config: TrainConfig, folder: Path) -> TrainConfig:
+    def absolute(path: str) -> str:
+        return os.path.abspath(folder / Path(path).expanduser())
+
+    backbone = config.backbone
+    if not isinstance(backbone, EfficientNetLite0Config):
+        weights = backbone.weights
+        if weights is not None and (weights.startswith((".", "~")) or (folder / weights).is_dir()):
+            backbone = replace(backbone, weights=absolute(weights))
+    cache = None if config.cache is None else absolute(config.cache)
+    return replace(config, manifest=absolute(config.manifest), cache=cache, backbone=backbone)
+
+
+def portable(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
+    """Return plain values for a file in `folder`, with the manifest's path relative to it if it is near."""
+    values = config_to_dict(config)
+    relative = os.path.relpath(config.manifest, os.path.abspath(folder))
+    if not relative.startswith(os.path.join(*[".."] * 4)):
+        values["manifest"] = Path(relative).as_posix()
+    return values
+
+
+def select_classes(manifest: Manifest, patterns: Sequence[str] | None) -> Manifest:
+    """Keep the classes that any of the names or patterns matches, in the manifest's order.
+
+    Args:
+        manifest: The table.
+        patterns: Exact names, or shell patterns where `*` and `?` stand for any text and character; None keeps all.
+
+    Returns:
+        The manifest with those classes.
+
+    Raises:
+        MedtailError: A pattern matches no class; all such are named.
+    """
+    if patterns is None:
+        return manifest
+    labels: LabelSpace = manifest.labels
+    problems = Problems(manifest.name)
+    chosen: set[str] = set()
+    for pattern in patterns:
+        matched = {name for name in labels.class_names if name == pattern or fnmatchcase(name, pattern)}
+        if not matched:
+            hint = did_you_mean(pattern, labels.class_names) or f"; classes are {', '.join(labels.class_names[:12])}"
+            problems.add(f"classes: no class is called {pattern!r}{hint}")
+        chosen |= matched
+    problems.raise_if_any()
+    if not chosen:
+        raise MedtailError(f"{manifest.name}, classes: the list is empty; name classes, or leave it out for all.")
+    return manifest.with_classes([name for name in labels.class_names if name in chosen])

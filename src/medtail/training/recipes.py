@@ -1,0 +1,90 @@
+"""Recipes: named, complete training configurations that a YAML file may start from.
+
+`recipe: NAME` lays the user's keys over the recipe's. Each says what it is for and where it comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+
+@final
+@dataclass(frozen=True)
+class Recipe:
+    """A starting point for a config.
+
+    Attributes:
+        purpose: When to choose it.
+        tasks: Task kinds it runs on.
+        origin: Where its choices come from; keys of the bibliography.
+        config: Keys of a training config.
+    """
+
+    purpose: str
+    tasks: tuple[str, ...]
+    origin: str
+    config: Mapping[str, Any]
+
+
+BOTH = ("multiclass", "multilabel")
+
+_FINE_TUNING: Mapping[str, Any] = {
+    "epochs": 20,
+    "batch_size": 32,
+    "learning_rate": 2e-3,
+    "backbone_factor": 0.5,
+    "layer_decay": 0.9,
+    "weight_decay": 0.02,
+    "warmup": 0.1,
+    "gradient_clip": 1.0,
+    "ema_decay": 0.99,
+}
+
+RECIPES: Mapping[str, Recipe] = {
+    "baseline": Recipe(
+        purpose="The plain method every other one is measured against: nothing is done about the long tail.",
+        tasks=BOTH,
+        origin="binary cross-entropy, images drawn uniformly, small network from scratch",
+        config={
+            "loss": {"kind": "bce"},
+            "sampler": {"kind": "uniform"},
+            "backbone": {"kind": "efficientnet", "size": "tiny"},
+            "optimizer": {"epochs": 20, "batch_size": 32, "learning_rate": 2e-3, "ema_decay": None},
+        },
+    ),
+    "baseline_finetune": Recipe(
+        purpose="The baseline on ImageNet weights: what fine-tuning alone gives.",
+        tasks=BOTH,
+        origin="tan2019 weights, binary cross-entropy, images drawn uniformly",
+        config={
+            "loss": {"kind": "bce"},
+            "sampler": {"kind": "uniform"},
+            "backbone": {"kind": "efficientnet_lite0", "weights": "imagenet"},
+            "optimizer": _FINE_TUNING,
+        },
+    ),
+    "long_tail_finetune": Recipe(
+        purpose="Small medical sets with rare classes: ImageNet weights, logits adjusted by class frequency.",
+        tasks=BOTH,
+        origin="menon2021 (logit adjustment; ren2020 in one exclusive group) on tan2019 weights, moving average",
+        config={
+            "loss": {"kind": "logit_adjusted", "tau": 1.0},
+            "sampler": {"kind": "uniform"},
+            "backbone": {"kind": "efficientnet_lite0", "weights": "imagenet"},
+            "optimizer": _FINE_TUNING,
+        },
+    ),
+    "long_tail_scratch": Recipe(
+        purpose="Rare classes without pretrained weights, or images unlike photographs: square-root sampling.",
+        tasks=BOTH,
+        origin="menon2021 with weaker adjustment, kang2020 (square-root sampling), small network from scratch",
+        config={
+            "loss": {"kind": "logit_adjusted", "tau": 0.5},
+            "sampler": {"kind": "square_root"},
+            "backbone": {"kind": "efficientnet", "size": "tiny"},
+            "optimizer": {"epochs": 40, "batch_size": 32, "learning_rate": 2e-3, "ema_decay": 0.99},
+        },
+    ),
+}
