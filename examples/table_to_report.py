@@ -13,8 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import medtail
-from medtail.config import build_config
-from medtail.training.config import TrainConfig
+from medtail.training.config import train_config
 
 
 def main(folder: Path) -> Path:
@@ -36,7 +35,7 @@ def main(folder: Path) -> Path:
         "loss": {"kind": "logit_adjusted"},
         "optimizer": {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3},
     }
-    config = build_config(TrainConfig, settings, where="table_to_report.py")
+    config = train_config(settings)
     trained = medtail.train(config, folder / "run", quiet=True)
 
     judgement = medtail.judge_run(trained.run, quiet=True)

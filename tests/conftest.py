@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from medtail.tables.manifest import Manifest, manifest_from_frame
 
+# the same cases every time, and no stop-watch: a busy machine is no mistake of the code
+settings.register_profile("medtail", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("medtail")
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep prepared pixels of the tests out of the person's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDTAIL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

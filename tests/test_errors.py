@@ -71,7 +71,9 @@ def test_the_kind_of_error_is_the_callers_choice():
         problems.raise_if_any(kind=UsageError)
 
 
-@pytest.mark.parametrize(("count", "last"), [(20, "t, m19"), (21, "t: and 1 more mistake"), (523, "t: and 503 more mistakes")])
+@pytest.mark.parametrize(
+    ("count", "last"), [(20, "t, m19"), (21, "t: and 1 more mistake"), (523, "t: and 503 more mistakes")]
+)
 def test_twenty_mistakes_are_shown_and_the_rest_counted(count, last):
     problems = Problems("t")
     for number in range(count):

@@ -55,7 +55,7 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
     except OSError as error:
         raise _explain_os_error(target, error) from error
     finally:
-        if temporary.is_dir():
+        if os.path.isdir(temporary):  # noqa: PTH112 - unlike Path, never raises, which would hide the mistake
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             with contextlib.suppress(OSError):

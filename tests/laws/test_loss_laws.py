@@ -172,7 +172,7 @@ def oracle_terms(config: LossConfig, context: LossContext, logits: Tensor, targe
 
 @every_loss
 @every_context
-@pytest.mark.parametrize("progress", [0.0, 0.79, 0.8, 1.0])
+@pytest.mark.parametrize("progress", [0.0, 0.8])
 def test_masked_mean_equals_a_slow_loop_over_the_formula(
     config: LossConfig, context: LossContext, progress: float
 ) -> None:

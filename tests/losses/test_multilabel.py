@@ -50,6 +50,13 @@ def test_asl_drops_negatives_below_the_clip() -> None:
     assert logits.grad[0, 1].item() > 0
 
 
+def test_asl_has_a_finite_gradient_at_the_clip_itself() -> None:
+    logits = torch.zeros(1, 2, requires_grad=True)  # score 1/2, so q is 0 exactly
+    build_loss(AslConfig(clip=0.5, gamma_negative=0.5), CONTEXT).values(logits, torch.zeros(1, 2)).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.tolist() == [pytest.approx([0.0, 0.0], abs=1e-12)]
+
+
 def test_asl_without_gradient_through_the_focus_keeps_the_value() -> None:
     targets = torch.tensor([[1.0, 0.0]])
     gradients, values = [], []

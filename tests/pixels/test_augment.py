@@ -109,6 +109,7 @@ def test_drawn_numbers_fill_the_promised_ranges() -> None:
         span = high - low
         assert low <= values.min() < low + 0.01 * span
         assert high - 0.01 * span < values.max() <= high
+    assert drawn.blur_px[drawn.blur_px > 0].min() < 0.01
     assert (drawn.blur_px > 0).float().mean() == pytest.approx(0.2, abs=0.03)
     assert (drawn.speckle == 0.1).float().mean() == pytest.approx(0.2, abs=0.03)
     assert not drawn.erase.any()
@@ -227,6 +228,13 @@ def test_an_empty_batch_and_the_smallest_images_work() -> None:
     config = AugmentConfig(**{**STRONG, "texture": 1.0})
     result = apply_augmentation(made_up(4, size_px=8), draw(config, count=4, size_px=8))
     assert torch.isfinite(result).all()
+
+
+def test_everything_drawn_follows_the_images_to_their_device() -> None:
+    # the meta device holds no values, but most operations refuse to mix it with tensors left on the CPU
+    images, drawn = made_up().to("meta"), draw(AugmentConfig(**STRONG))
+    assert apply_augmentation(images, drawn).device.type == "meta"
+    assert warp_masks(images, drawn).device.type == "meta"
 
 
 @pytest.mark.gpu

@@ -190,14 +190,15 @@ def test_one_damaged_byte_is_found_and_only_its_image_is_made_again(
 
 
 @pytest.mark.parametrize("name", [slots.PIXELS_NAME, slots.RECORDS_NAME])
-@pytest.mark.parametrize("keep", [0, 100, None])
-def test_a_truncated_or_missing_file_is_mended(
+@pytest.mark.parametrize("keep", [0, 100, 10**6, None])
+def test_a_file_of_the_wrong_length_or_none_is_mended(
     toy_manifest: Manifest, tmp_path: Path, name: str, keep: int | None
 ) -> None:
     opened = open_store(toy_manifest, SMALL, cache=tmp_path)
     before = stored_bytes(opened)
     damaged = opened.file.folder / name
-    damaged.unlink() if keep is None else damaged.write_bytes(damaged.read_bytes()[:keep])
+    whole = damaged.read_bytes()
+    damaged.unlink() if keep is None else damaged.write_bytes(whole[:keep].ljust(min(keep, len(whole) + 9), b"x"))
     assert stored_bytes(open_store(toy_manifest, SMALL, cache=tmp_path)) == before
 
 

@@ -89,6 +89,24 @@ def test_repeat_factor_draws_each_row_within_one_of_its_due() -> None:
             assert (np.abs(np.bincount(draws, minlength=43) - due) < 1).all()
 
 
+def test_repeat_factor_keeps_its_promise_in_epochs_of_one_draw() -> None:
+    # prevalences 2/3 and 1/3 at t = 1: factors √1.5, √1.5, √3
+    config = RepeatFactorSamplerConfig(threshold=1.0)
+    sampler = build_sampler(config, multiclass(0, 0, 1), seed=0, epochs=1, epoch_rows=1)
+    epochs = 4000
+    found = np.bincount([int(sampler.draw(epoch)[0]) for epoch in range(epochs)]) / epochs
+    promised = np.sqrt([1.5, 1.5, 3.0]) / np.sqrt([1.5, 1.5, 3.0]).sum()
+    assert sampler.frequencies(0) == pytest.approx(promised)
+    assert (np.abs(found - promised) <= 4 * np.sqrt(promised * (1 - promised) / epochs)).all()
+
+
+def test_repeat_factor_can_draw_any_two_rows_together() -> None:
+    # rounding along the table instead of a random order would never draw neighbours in one short epoch
+    sampler = build_sampler(RepeatFactorSamplerConfig(), multiclass(0, 0, 1, 1), seed=0, epochs=1, epoch_rows=2)
+    pairs = {tuple(sorted(sampler.draw(epoch).tolist())) for epoch in range(200)}
+    assert pairs == {(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}
+
+
 def test_uniform_is_a_permutation_an_epoch() -> None:
     sampler = build_sampler(UniformSamplerConfig(), multiclass(0, 1, 0, 0, 1), seed=0, epochs=3)
     for epoch in range(5):

@@ -95,7 +95,8 @@ def test_margins_combine(tmp_path: Path) -> None:
 
 def test_not_applicable_is_absent_and_not_available_is_unknown(tmp_path: Path) -> None:
     manifest = made_up(
-        tmp_path, {}, dict.fromkeys(LESION, "not applicable"), dict.fromkeys((*LESION, "skin_thickening"), "not available"),
+        tmp_path, {}, dict.fromkeys(LESION, "not applicable"),
+        dict.fromkeys((*LESION, "skin_thickening"), "not available"),
         {"age": "not available", "tissue_composition": "not available", "classification": "normal"},
     )  # fmt: skip
     assert (manifest.targets[1] == 0).all()

@@ -137,5 +137,5 @@ def test_copy_elsewhere_gives_the_same_table(shared_data: Path, tmp_path: Path) 
     shutil.copytree(origin / "images", tmp_path / "images")
     shutil.copy(origin / "labels.csv", tmp_path)
     copied = import_bus_bra(tmp_path)
-    kept = [column for column in copied.frame.columns]
+    kept = list(copied.frame.columns)
     assert copied.frame.equals(import_bus_bra(origin).frame[kept])

@@ -42,7 +42,12 @@ def test_official_table_of_2017_is_read_with_its_nameless_last_column(tmp_path: 
     manifest = import_nih_cxr(official(tmp_path))
     assert manifest.labels.class_names == FINDINGS
     assert manifest.labels.groups == ()
-    assert present(tmp_path) == [{"Cardiomegaly", "Emphysema"}, set(), {"Pleural_Thickening"}, {"Hernia", "Mass", "Nodule"}]
+    assert present(tmp_path) == [
+        {"Cardiomegaly", "Emphysema"},
+        set(),
+        {"Pleural_Thickening"},
+        {"Hernia", "Mass", "Nodule"},
+    ]
     assert manifest.frame["patient_id"].tolist() == ["1", "1", "2", "3"]
     assert manifest.frame["age"].tolist() == [58, 58, 0.5, 81]
     assert manifest.frame["sex"].tolist() == ["M", "M", "F", "F"]

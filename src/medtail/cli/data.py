@@ -41,12 +41,14 @@ def import_(
     label_column: Annotated[str | None, typer.Option(help="csv: one column naming the class or classes.")] = None,
     label_columns: Annotated[str | None, typer.Option(help="csv: comma-separated 0/1 columns, one a class.")] = None,
     separator: Annotated[str | None, typer.Option(help="csv: what joins several classes, such as '|'.")] = None,
+    negative: Annotated[str | None, typer.Option(help="csv: comma-separated names that mean no class.")] = None,
     keep: Annotated[str | None, typer.Option(help="csv: comma-separated columns to keep as metadata.")] = None,
     images: Annotated[Path | None, typer.Option(help="csv, nih_cxr: folder the image files are in.")] = None,
     labels: Annotated[Path | None, typer.Option(help="dicom: CSV with the labels.")] = None,
     patient_pattern: Annotated[str | None, typer.Option(help="folders: pattern whose group is the patient.")] = None,
     test_fold: Annotated[int | None, typer.Option(help="bus_bra: official fold to hold out as test.")] = None,
-    images_out: Annotated[Path | None, typer.Option(help="medmnist: folder to write the images to.")] = None,
+    images_out: Annotated[Path | None, typer.Option(help="medmnist: new folder for the images.")] = None,
+    class_names: Annotated[str | None, typer.Option(help="medmnist: comma-separated names of classes 0, 1, …")] = None,
 ) -> None:
     """Turn a known layout into a manifest: a row an image, a column a class."""
     from medtail.pixels.decode import read_image
@@ -60,12 +62,14 @@ def import_(
         label_column=label_column,
         label_columns=_split_names(label_columns),
         separator=separator,
+        negative=_split_names(negative),
         keep=_split_names(keep),
         images=images,
         labels=labels,
         patient_pattern=patient_pattern,
         test_fold=test_fold,
         images_out=images_out,
+        class_names=_split_names(class_names),
     )
     manifest = import_layout(layout, path, options=options, read_image=read_image)
     manifest.write(out)

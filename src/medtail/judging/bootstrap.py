@@ -190,7 +190,8 @@ def resample_ranked(
     padded = len(weights.blocks) * LANES
     ap, auroc = np.full((len(classes), padded), np.nan), np.full((len(classes), padded), np.nan)
     visits = sum(len(rows.flags) for rows in classes) * padded
-    run = _compiled_block if engine == "compiled" or (engine == "auto" and visits >= COMPILED_FROM) else _numpy_block
+    compiled = engine == "compiled" or (engine == "auto" and visits >= COMPILED_FROM)
+    run = _compiled_block if compiled else _numpy_block
 
     def work(task: tuple[int, int]) -> None:
         c, block = task
@@ -200,7 +201,8 @@ def resample_ranked(
             ap[c, lanes], auroc[c, lanes] = run(rows, weights.blocks[block], weights.heaviest)
 
     tasks = [(c, block) for c in range(len(classes)) for block in range(len(weights.blocks))]
-    workers = threads or usable_threads()
+    # many small NumPy calls hold the interpreter's lock: threads only make them wait for each other
+    workers = (threads or usable_threads()) if compiled else 1
     if workers == 1:
         for task in tasks:
             work(task)

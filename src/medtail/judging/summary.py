@@ -20,7 +20,8 @@ def summary_rows(results: Results) -> list[dict[str, Any]]:
 
     Returns:
         Rows with `group` (`head`, `medium`, `tail`, `all`), `classes`, and for `ap`, `auroc` and `f1` a mapping of
-        `value`, `low`, `high`, `support`. Tail groups are missing where they are unknown.
+        `value`, `low`, `high`, `support`. Tail groups are missing where they are unknown
+        or hold no class.
     """
     rows: list[dict[str, Any]] = []
     for group in (*TAIL_GROUPS, ""):
@@ -29,7 +30,7 @@ def summary_rows(results: Results) -> list[dict[str, Any]]:
             found = results.rows(metric, class_name="", tail_group=group)
             if len(found):
                 row[metric] = {column: float(found[column].iloc[0]) for column in ("value", "low", "high", "support")}
-        if SHOWN[0][0] in row:
+        if SHOWN[0][0] in row and row["classes"]:
             rows.append(row)
     return rows
 

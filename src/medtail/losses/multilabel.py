@@ -106,7 +106,7 @@ def asymmetric_cross_entropy(
     """
     log_p, log_q = logsigmoid(logits), logsigmoid(-logits)
     if clip:
-        # below `tiny` the power's slope would be infinite where its factor log(1 - q) is 0
+        # at q = 0 itself a fractional power's slope is infinite while its factor log(1 - q) is 0
         shifted = (torch.sigmoid(logits) - clip).clamp_min(torch.finfo(logits.dtype).tiny)
         log_rest, focus_negative = torch.log((torch.sigmoid(-logits) + clip).clamp_max(1.0)), shifted**gamma_negative
     else:

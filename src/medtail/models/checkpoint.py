@@ -6,6 +6,7 @@ a machine without internet. What does not match is refused with every difference
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from medtail.models.backbones import BackboneConfig
 from medtail.models.diagnoser import Diagnoser, build_diagnoser
 from medtail.models.heads import HeadConfig
 from medtail.pixels.settings import PixelConfig
-from medtail.runs import atomic_path, digest_bytes, read_json, versions, write_json
+from medtail.runs import atomic_path, read_json, versions, write_json
 from medtail.tables.labels import LabelSpace
 from medtail.tables.manifest import Manifest
 from medtail.tables.tail import ClassCounts
@@ -151,7 +152,7 @@ def save_model(folder: Path | str, diagnoser: Diagnoser, card: ModelCard) -> Mod
     content = to_safetensors(diagnoser.state_dict())
     card = replace(
         card,
-        digests={**card.digests, "weights": digest_bytes(content)},
+        digests={**card.digests, "weights": hashlib.sha256(content).hexdigest()},
         architecture=diagnoser.backbone.architecture,
     )
     with atomic_path(folder) as temporary:
@@ -186,7 +187,7 @@ def load_model(folder: Path | str) -> tuple[Diagnoser, ModelCard]:
         content = path.read_bytes()
     except OSError as error:
         raise MedtailError(f"{path}: cannot be read ({error.strerror or error}); a model folder holds it.") from error
-    found = digest_bytes(content)
+    found = hashlib.sha256(content).hexdigest()
     if found != card.digests.get("weights"):
         expected = str(card.digests.get("weights"))[:12]
         raise MedtailError(
@@ -261,12 +262,15 @@ def read_card(folder: Path | str) -> ModelCard:
         parts = build_config(ModelParts, value["parts"], where=f"{path}, parts")
     except UsageError as error:  # a damaged file is no misuse of the command line
         raise MedtailError(str(error)) from error
+    labels = LabelSpace.from_json(value["labels"])
     counts = value.get("train_counts")
+    if counts is not None:  # JSON keeps no order of keys; the counts follow the classes
+        counts = ClassCounts.from_json({name: counts.get(name) for name in labels.class_names})
     return ModelCard(
-        labels=LabelSpace.from_json(value["labels"]),
+        labels=labels,
         parts=parts,
         thresholds=value.get("thresholds"),
-        train_counts=None if counts is None else ClassCounts.from_json(counts),
+        train_counts=counts,
         digests=value["digests"],
         seed=int(value["seed"]),
         architecture=value.get("architecture"),

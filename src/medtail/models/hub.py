@@ -203,11 +203,17 @@ def restore_signal(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def _set_norm_momentum(model: nn.Module) -> None:
+def _set_norm_momentum(model: Any) -> None:
+    """Make running statistics of an EfficientNet average over batches; other networks keep their own momentum.
+
+    Some of its norms have 0.99, TensorFlow's share of the *old* statistics, others torch's default.
+    """
+    if model.config.model_type != "efficientnet":
+        return
     for module in model.modules():
-        # 0.9 and above is TensorFlow's way of counting: the share of the old statistics, not of the new batch
-        if isinstance(module, nn.BatchNorm2d) and (module.momentum is None or module.momentum >= 0.9):
+        if isinstance(module, nn.BatchNorm2d):
             module.momentum = NORM_MOMENTUM
+    model.config.batch_norm_momentum = NORM_MOMENTUM
 
 
 MODEL_TYPES = {"efficientnet": "efficientnet", "vit": "vit", "resnet": "resnet", "convnext": "convnext"}
@@ -351,7 +357,9 @@ def _fit_channels(model: Any, channels: int, mean: Sequence[float], std: Sequenc
     With one normalisation for all channels, summing weights is exact. Otherwise the zero padding of a convolution
     sees different values a channel, and no single-channel convolution is equal: gray images are repeated instead.
     """
-    first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None:
+        return channels  # no network for images; refused when its map is looked at
     found = first.in_channels
     if found == channels or (channels == 1 and (len(set(mean)) > 1 or len(set(std)) > 1)):
         return found

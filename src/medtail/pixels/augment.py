@@ -320,7 +320,8 @@ def _outside(corners: Tensor, *, size_px: int) -> Tensor:
 def _blur_(images: Tensor, parameters: AugmentParameters) -> None:
     chosen = parameters.blur_px.nonzero().flatten()
     # a width below a hundredth of a pixel is no blur, but would divide by almost 0
-    sigma = parameters.blur_px[chosen].clamp_min(0.01).to(images)[:, None].expand(-1, 2)
+    # (left on the CPU: kornia looks at the values before it moves them, and a device would have to be waited for)
+    sigma = parameters.blur_px[chosen].clamp_min(0.01).to(images.dtype)[:, None].expand(-1, 2)
     where = chosen.to(images.device)
     images.index_copy_(0, where, gaussian_blur2d(images[where], 2 * parameters.blur_reach_px + 1, sigma))
 

@@ -55,9 +55,21 @@ class PixelBatches:
         MedtailError: Sizes do not match, or a row is outside the store.
 
     Example:
-        >>> batches = PixelBatches(store, manifest.targets, batch_size=32)  # doctest: +SKIP
-        >>> for batch in batches:  # doctest: +SKIP
-        ...     logits = model(to_float(batch["images"]))
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import pandas as pd
+        >>> from PIL import Image
+        >>> from medtail.pixels.settings import PixelConfig
+        >>> from medtail.pixels.store import open_store
+        >>> from medtail.tables.manifest import manifest_from_frame
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> Image.fromarray(np.full((8, 8), 255, np.uint8)).save(folder / "a.png")
+        >>> frame = pd.DataFrame({"image_id": ["a"], "path": ["a.png"], "patient_id": ["1"], "Hernia": [1]})
+        >>> manifest = manifest_from_frame(frame, root=folder)
+        >>> store = open_store(manifest, PixelConfig(size_px=8), cache=folder / "cache")
+        >>> for batch in PixelBatches(store, manifest.targets, batch_size=32, rows=[0, 0, 0]):
+        ...     print(to_float(batch["images"]).mean().item(), batch["targets"].shape, batch["rows"].tolist())
+        1.0 torch.Size([3, 1]) [0, 0, 0]
     """
 
     def __init__(

@@ -115,6 +115,18 @@ def open_store(
     Raises:
         MedtailError: Files are missing or cannot be read as images, regions are missing or outside (all rows named at
             once), or the disk is full or may not be written.
+
+    Example:
+        >>> import tempfile
+        >>> import pandas as pd
+        >>> from PIL import Image
+        >>> from medtail.tables.manifest import manifest_from_frame
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> Image.fromarray(np.full((30, 40), 200, np.uint8)).save(folder / "a.png")
+        >>> frame = pd.DataFrame({"image_id": ["a"], "path": ["a.png"], "patient_id": ["1"], "Hernia": [1]})
+        >>> store = open_store(manifest_from_frame(frame, root=folder), PixelConfig(size_px=8), cache=folder / "cache")
+        >>> store.images([0])[0, 0, :, 0], store.content_boxes.tolist()
+        (array([  0, 200, 200, 200, 200, 200, 200,   0], dtype=uint8), [[0, 1, 8, 7]])
     """
     manifest.check_files()
     cache = Path(cache) if cache is not None else default_cache()

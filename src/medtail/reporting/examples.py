@@ -179,10 +179,10 @@ def _rival(predictions: Predictions, row: int, index: int, title: str) -> str:
             return "the highest of its group"
         if title == "misses":
             best = int(np.argmax(predictions.scores[row, columns]))
-            return f"called {short_name(group.classes[best])} at {predictions.scores[row, columns[best]]:.3f}"
+            return f"called “{short_name(group.classes[best])}” at {predictions.scores[row, columns[best]]:.3f}"
         present = np.flatnonzero(predictions.targets[row, columns] == 1)
         return (
-            f"labelled {short_name(group.classes[int(present[0])])}"
+            f"labelled “{short_name(group.classes[int(present[0])])}”"
             if len(present)
             else "labelled as none of its group"
         )

@@ -34,6 +34,7 @@ FEW_PATIENTS = 20
 FEWEST_PATIENTS = 5
 """Below this many on one side nothing is concluded: one patient more or less turns the verdict."""
 STABLE_SHARE = 0.95
+MISTAKE = "worse than chance; look for a labelling or scoring mistake"
 FEW_TRAIN_IMAGES = 10
 
 
@@ -136,7 +137,7 @@ def state(facts: ClassFacts, *, fold: str, has_patients: bool) -> Statement:
         case "better":
             text = f"ranks better than chance. {measured}"
         case "worse":
-            text = f"ranks worse than chance; look for a labelling or scoring mistake. {measured}"
+            text = f"ranks {MISTAKE}. {measured}"
         case "inconclusive":
             text = f"inconclusive: the interval does not exclude ranking by chance. {measured}"
     if found in (*CONCLUSIVE, "inconclusive", "no interval", "too few"):
@@ -163,7 +164,7 @@ def caveats(facts: ClassFacts, *, has_patients: bool) -> tuple[str, ...]:
         said.append("Never seen in training: nothing about it can have been learnt from these images.")
     elif 0 < facts.train_images < FEW_TRAIN_IMAGES:
         said.append(f"Only {count(facts.train_images, 'positive image')} in training.")
-    if positives and facts.n_neg:
+    if verdict(facts) not in ("no positives", "no negatives", "too few"):
         sides = (("positive", positives), ("negative", facts.n_neg_patients))
         few = [side for side, amount in sides if amount < FEW_PATIENTS]
         if few:
@@ -277,16 +278,15 @@ def _reservations(classes: Sequence[ClassFacts], fold: str, has_patients: bool, 
 
 def _others(classes: Sequence[ClassFacts]) -> tuple[str, ...]:
     said = []
-    for kind, words in (
-        ("better", "rank better than chance"),
-        ("inconclusive", "are inconclusive"),
-        ("too few", "have too few patients to tell"),
-        ("worse", "rank worse than chance; look for a labelling or scoring mistake"),
-        ("no interval", "have no interval"),
+    for kind, one, several in (
+        ("better", "ranks better than chance", "rank better than chance"),
+        ("inconclusive", "is inconclusive", "are inconclusive"),
+        ("too few", "has too few patients to tell", "have too few patients to tell"),
+        ("worse", f"ranks {MISTAKE}", f"rank {MISTAKE}"),
+        ("no interval", "has no interval", "have no interval"),
     ):
         names = [facts.name for facts in classes if verdict(facts) == kind]
         if names:
-            said.append(
-                f"{len(names)} of the other {count(len(classes), 'class', 'classes')} {words}: {', '.join(names)}."
-            )
+            of = f"Of the other {count(len(classes), 'class', 'classes')}, {len(names)}"
+            said.append(f"{of} {one if len(names) == 1 else several}: {', '.join(names)}.")
     return tuple(said)

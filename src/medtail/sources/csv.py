@@ -80,6 +80,8 @@ def import_csv(
         )
     named = [patient_column, label_column, *label_columns, *keep]
     add_missing_columns(problems, frame, dict.fromkeys(name for name in named if name is not None))
+    if not len(frame):
+        problems.add("no rows: found only the header; expected a row an image.")
     problems.raise_if_any()
     assert image_column is not None
 

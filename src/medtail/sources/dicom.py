@@ -79,10 +79,15 @@ def _read_rows(folder: Path) -> list[dict[str, Any]]:
             continue
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS))
-            if "Rows" not in header or "Columns" not in header:
+            if "Rows" in header and "Columns" in header and _text(header, "SOPInstanceUID"):
+                rows.append(_row(header, path=relative(file, folder)))
+            elif _is_image_class(header):
+                problems.add(
+                    f"file {relative(file, folder)!r}: its header ends early or lacks SOPInstanceUID, Rows or Columns."
+                    " Copy it again from its origin."
+                )
+            else:
                 without_pixels += 1
-                continue
-            rows.append(_row(header, path=relative(file, folder)))
         except MemoryError:
             raise
         except Exception as error:  # a damaged header raises anything
@@ -104,6 +109,12 @@ def _is_dicom(file: Path) -> bool:
             return handle.read(132)[128:] == b"DICM"
     except OSError as error:
         raise MedtailError(f"{file}: cannot be read ({error.strerror or error}).") from error
+
+
+def _is_image_class(header: Any) -> bool:
+    """Say whether a header should have an image; a class that nothing names may be a file that ends early."""
+    name = getattr(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID"), "name", "")
+    return not name or "Image Storage" in name
 
 
 def _row(header: Any, *, path: str) -> dict[str, Any]:

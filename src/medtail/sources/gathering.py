@@ -133,7 +133,7 @@ def files_by_name(folder: Path, wanted: Iterable[str], *, problems: Problems) ->
 
 def relative(path: Path, root: Path) -> str:
     """Return a path as text relative to the data set's folder, with forward slashes."""
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+    return path.as_posix().removeprefix(root.as_posix().rstrip("/") + "/")
 
 
 def age_years(text: str) -> float | None:

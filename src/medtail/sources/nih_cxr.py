@@ -8,6 +8,7 @@ label table alone, whose images need not be there (enough for splits and for jud
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -66,15 +67,14 @@ def import_nih_cxr(path: Path | str, *, images: Path | str | None = None) -> Man
     columns = _read_columns(table, problems=problems)
     cells = pd.Series(columns["image"], name="image", dtype=str)
     place = folder if images is None else dataset_folder(images, layout="nih_cxr", expected="a folder of images")
-    files, is_found = _find_images(place, cells, problems=problems)
+    files = _find_images(place, cells, problems=problems)
     if not is_table or images is not None:
-        sought = [file if found else None for file, found in zip(files, is_found, strict=True)]
-        add_missing_images(problems, sought, cells)
-    elif absent := is_found.count(False):
+        add_missing_images(problems, files, cells)
+    elif absent := files.count(None):
         log.warning("nih_cxr: %d of %d images are not beside %s; only their labels are read.", absent, len(cells), path)
     ready: dict[str, object] = {
-        "image_id": [Path(name).stem for name in cells],
-        "path": [relative(file, folder) for file in files],
+        "image_id": [os.path.splitext(os.path.basename(cell))[0] for cell in cells],  # noqa: PTH119, PTH122 – 20x faster
+        "path": [cell if file is None else relative(file, folder) for cell, file in zip(cells, files, strict=True)],
         "patient_id": columns["patient"],
         "fold": _official_folds(folder, cells, problems=problems),
     }
@@ -83,16 +83,16 @@ def import_nih_cxr(path: Path | str, *, images: Path | str | None = None) -> Man
     return manifest_from_frame(pd.DataFrame(ready), name=str(table), root=folder)
 
 
-def _find_images(place: Path, cells: pd.Series, *, problems: Problems) -> tuple[list[Path], list[bool]]:
-    """Return the file of each cell, where it is or would be, and whether it is there.
+def _find_images(place: Path, cells: pd.Series, *, problems: Problems) -> list[Path | None]:
+    """Return the file of each cell, None where there is none.
 
     `labels.csv` names sub-folders (`images64/NAME.png`), the official table only files, which lie anywhere below.
     """
-    direct = [place / cell for cell in cells]
     if all("/" in cell for cell in cells):
-        return direct, [file.is_file() for file in direct]
+        direct = [place / cell for cell in cells]
+        return [file if file.is_file() else None for file in direct]
     found = files_by_name(place, cells, problems=problems)
-    return [found.get(cell, file) for cell, file in zip(cells, direct, strict=True)], [cell in found for cell in cells]
+    return [found.get(cell) for cell in cells]
 
 
 def _find_table(folder: Path) -> Path:

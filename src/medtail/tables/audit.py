@@ -1,7 +1,8 @@
 """The audit of a manifest: what would invalidate results, what would mislead, what to know.
 
-Runs every check of `audit_checks` on the table and, if a reader is given, on the image files, each read once. The
-answer is plain data, a text for the terminal and a JSON object; `Audit.invalidates` is the verdict a script needs.
+Runs every check of `audit_checks` and `class_checks` on the table and, if a reader is given, on the image files, each
+read once. The answer is plain data, a text for the terminal and a JSON object; `Audit.invalidates` is the verdict that
+a script needs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, final
 
 import numpy as np
 
-from medtail.tables import audit_checks as checks
+from medtail.tables import audit_checks, class_checks
 from medtail.tables.audit_checks import Finding
 from medtail.tables.confounding import Association, associations
 from medtail.tables.duplicates import Fingerprints, fingerprint_images, group_fingerprints
@@ -21,7 +22,10 @@ from medtail.tables.manifest import FOLDS, Manifest
 from medtail.tables.tail import count_classes, tail_groups
 
 _LEVELS = ("error", "warning", "note")
-_VERDICTS = {True: "Results from this table would be invalid: mend the errors.", False: "Nothing found that would invalidate results."}  # fmt: skip
+_VERDICTS = {
+    True: "Results from this table would be invalid: mend the errors.",
+    False: "Nothing found that would invalidate results.",
+}
 _INDENT = "  "
 
 
@@ -41,7 +45,7 @@ class Audit:
         tail: Class → `head`, `medium` or `tail`.
         tail_rule: How they were told apart, in words.
         sites: A row a class and site: `class, site, images, patients`, and `studies` where studies are known.
-        pairs: Classes that nearly always come together (see `audit_checks.cooccurrence`).
+        pairs: Classes that nearly always come together (see `class_checks.cooccurrence`).
         tests: Every descriptive column against every class, strongest first.
         sizes_px: `height` and `width`, each `smallest, median, largest`, and how many `different`; empty if not read.
     """
@@ -52,7 +56,7 @@ class Audit:
     patients: int
     folds: Mapping[str, Mapping[str, int]]
     findings: tuple[Finding, ...]
-    classes: checks.ClassTable
+    classes: class_checks.ClassTable
     tail: Mapping[str, str]
     tail_rule: str
     sites: tuple[Mapping[str, Any], ...]
@@ -162,21 +166,21 @@ def audit_manifest(
         >>> audit.invalidates, audit.findings[0].code, audit.findings[0].rows
         (True, 'patient-across-folds', (2, 3))
     """
-    table = checks.class_table(manifest)
-    pairs = checks.cooccurrence(manifest)
+    table = class_checks.class_table(manifest)
+    pairs = class_checks.cooccurrence(manifest)
     tests = associations(manifest)
     found = [
-        *checks.fold_findings(manifest),
-        *checks.class_findings(table, exclusive=manifest.labels.task == "multiclass"),
-        *checks.cooccurrence_findings(pairs),
-        *checks.confounding_findings(tests),
+        *audit_checks.fold_findings(manifest),
+        *class_checks.class_findings(table),
+        *class_checks.cooccurrence_findings(pairs),
+        *class_checks.confounding_findings(tests),
     ]
     sizes: Mapping[str, Any] = {}
     if check_images and read is not None:
         fingerprints = fingerprint_images(manifest.image_paths(), read=read, workers=workers, progress=progress)
         missing = np.array([not path.is_file() for path in manifest.image_paths()], dtype=bool)
-        found += checks.file_findings(manifest, fingerprints, missing)
-        found += checks.duplicate_findings(manifest, fingerprints, group_fingerprints(fingerprints))
+        found += audit_checks.file_findings(manifest, fingerprints, missing)
+        found += audit_checks.duplicate_findings(manifest, fingerprints, group_fingerprints(fingerprints))
         sizes = _sizes(fingerprints)
     folds = manifest.folds.astype(str)
     # without a train fold the groups are those of the whole table, as a preview
@@ -237,10 +241,10 @@ def _sizes(fingerprints: Fingerprints) -> dict[str, Any]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Align columns: the first two kinds of text to the left, counts to the right."""
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    """Align columns, the first to the left and the others to the right."""
+    first, *others = (max(len(row[k]) for row in rows) for k in range(len(rows[0])))
     lines = []
-    for row in rows:
-        cells = [cell.ljust(width) if k == 0 else cell.rjust(width) for k, (cell, width) in enumerate(zip(row, widths, strict=True))]  # fmt: skip
-        lines.append(_INDENT + "  ".join(cells).rstrip())
+    for name, *cells in rows:
+        counts = [cell.rjust(width) for cell, width in zip(cells, others, strict=True)]
+        lines.append(_INDENT + "  ".join([name.ljust(first), *counts]))
     return "\n".join(lines)

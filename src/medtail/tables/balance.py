@@ -15,7 +15,7 @@ import numpy as np
 FREE = -1
 """Fold number of a group not assigned yet."""
 _SHORTAGE_WEIGHT = 100.0
-_SWAP_CANDIDATES = 96
+_SWAP_CANDIDATES = 64
 _MAX_STEPS = 2000
 
 
@@ -64,12 +64,22 @@ class Balance:
         self.share = share
         self.fold = fold
         self.free = fold == FREE
-        self.cost = weights[used] / (totals[used] ** 2 * share[:, None])
+        self.cost = np.empty((len(share), int(used.sum())))
+        self.squares = np.empty((len(amounts), len(share)))
+        self._used, self._totals = used, totals[used]
+        # groups that bring the same are interchangeable: a swap need look at one of them only
+        self._profile = np.unique(np.hstack([self.amounts, need.positives]), axis=0, return_inverse=True)[1].ravel()
+        self.weigh(weights)
         self.gap = -share[:, None] * totals[used]
         self.have = np.zeros((len(share), need.positives.shape[1]))
         for k in range(len(share)):
             self.gap[k] += self.amounts[fold == k].sum(axis=0)
             self.have[k] = need.positives[fold == k].sum(axis=0)
+
+    def weigh(self, weights: np.ndarray) -> None:
+        """Set the weight of each quantity, [quantities]."""
+        self.cost = weights[self._used] / (self._totals**2 * self.share[:, None])
+        self.squares = (self.amounts**2) @ self.cost.T
 
     def deal(self) -> None:
         """Give each free group to the fold it helps most: rarest class first, then by size."""
@@ -79,13 +89,21 @@ class Balance:
         size = self.amounts.sum(axis=1)
         order = np.lexsort((np.arange(len(size)), -size, rarest))
         order = order[self.free[order]]
-        squares = self.amounts**2
+        groups_left = positive[order].sum(axis=0)
+        rows_left = self.need.positives[order].sum(axis=0)
+        is_short = bool((self.have < self.need.wanted).any())
         for g in order:
-            amount = self.amounts[g]
-            change = (self.cost * self.gap) @ amount * 2 + self.cost @ squares[g]
-            lacking = np.flatnonzero(positive[g] & (self.have < self.need.wanted).any(axis=0))
-            if len(lacking):
-                change = change + self._shortage_change(g, lacking)
+            change = (self.cost * self.gap) @ self.amounts[g] * 2 + self.squares[g]
+            if is_short:
+                # balance alone decides until what is left of a class is only just enough for the folds that lack it
+                missing = np.maximum(self.need.wanted - self.have, 0)
+                scarce = ((missing > 0).sum(axis=0) >= groups_left) | (missing.sum(axis=0) >= rows_left)
+                lacking = np.flatnonzero(positive[g] & scarce & (missing > 0).any(axis=0))
+                if len(lacking):
+                    change = change + self._shortage_change(g, lacking)
+                is_short = bool(missing.any())
+                groups_left -= positive[g]
+                rows_left -= self.need.positives[g]
             k = int(change.argmin())
             self._add(g, k, 1)
             self.fold[g] = k
@@ -104,7 +122,6 @@ class Balance:
         """Make the best single move while one helps, then the best swap, until neither does."""
         if len(self.share) < 2 or not self.free.any():
             return
-        self.squares = (self.amounts**2) @ self.cost.T
         for _ in range(_MAX_STEPS):
             moves = self._moves()
             best = int(moves.argmin())
@@ -148,30 +165,38 @@ class Balance:
         return change
 
     def _best_swap(self, moves: np.ndarray) -> tuple[int, int] | None:
+        """Find the best exchange between two folds in which one side is among the most promising single moves."""
         best, found = -1e-12, None
+        kinds = [self._kinds_in(k) for k in range(len(self.share))]
         for a in range(len(self.share)):
             for b in range(a + 1, len(self.share)):
-                left, right = self._promising(moves, a, b), self._promising(moves, b, a)
-                if not len(left) or not len(right):
-                    continue
-                cross = (self.amounts[left] * (self.cost[a] + self.cost[b])) @ self.amounts[right].T
-                change = moves[left, b][:, None] + moves[right, a][None, :] - 2 * cross
-                change += self._swap_shortage(left, right, a, b)
-                at = int(change.argmin())
-                if change.flat[at] < best:
-                    best = float(change.flat[at])
-                    i, j = divmod(at, len(right))
-                    found = (int(left[i]), int(right[j]))
+                every_left, every_right = kinds[a], kinds[b]
+                left, right = (
+                    _promising(every_left, moves[every_left, b]),
+                    _promising(every_right, moves[every_right, a]),
+                )
+                sides = (
+                    [(left, every_right)]
+                    if len(left) == len(every_left)
+                    else [(left, every_right), (every_left, right)]
+                )
+                for i, j in sides:
+                    if not len(i) or not len(j):
+                        continue
+                    cross = (self.amounts[i] * (self.cost[a] + self.cost[b])) @ self.amounts[j].T
+                    change = moves[i, b][:, None] + moves[j, a][None, :] - 2 * cross
+                    change += self._swap_shortage(i, j, a, b)
+                    at = int(change.argmin())
+                    if change.flat[at] < best:
+                        best = float(change.flat[at])
+                        found = (int(i[at // len(j)]), int(j[at % len(j)]))
         return found
 
-    def _promising(self, moves: np.ndarray, a: int, b: int) -> np.ndarray:
-        here = np.flatnonzero((self.fold == a) & self.free)
-        if len(here) <= _SWAP_CANDIDATES:
-            return here
-        values = moves[here, b]
-        kept = np.argpartition(values, _SWAP_CANDIDATES)[:_SWAP_CANDIDATES]
-        chosen: np.ndarray = here[np.sort(kept)]
-        return chosen
+    def _kinds_in(self, k: int) -> np.ndarray:
+        """Return one free group of each profile in a fold."""
+        here = np.flatnonzero((self.fold == k) & self.free)
+        kept: np.ndarray = here[np.unique(self._profile[here], return_index=True)[1]]
+        return kept
 
     def _swap_shortage(self, left: np.ndarray, right: np.ndarray, a: int, b: int) -> np.ndarray:
         """Correct the sum of two moves' shortage terms to that of the swap, [left, right]."""
@@ -189,3 +214,10 @@ class Balance:
                 alone = np.maximum(wanted - have + sign * out, 0) + np.maximum(wanted - have - sign * back, 0)
                 total += need.cost[k] * (exact - alone + max(wanted - have, 0))
         return total
+
+
+def _promising(groups: np.ndarray, changes: np.ndarray) -> np.ndarray:
+    if len(groups) <= _SWAP_CANDIDATES:
+        return groups
+    chosen: np.ndarray = groups[np.sort(np.argpartition(changes, _SWAP_CANDIDATES)[:_SWAP_CANDIDATES])]
+    return chosen

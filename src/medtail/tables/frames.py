@@ -65,7 +65,8 @@ def _read_parquet(path: Path, *, what: str) -> tuple[pd.DataFrame, dict[str, Any
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:  # unlike read_table, reads repeated names, which are then named
+            table = file.read()
         metadata = (table.schema.metadata or {}).get(HEADER_KEY)
         frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
         header = json.loads(metadata) if metadata else {}
@@ -293,7 +294,7 @@ def check_ids(ids: pd.Series, problems: Problems) -> None:
 def check_characters(text: pd.Series, problems: Problems) -> None:
     """Note cells (text) holding control characters, which no table file carries safely."""
     bad = text.str.contains(CONTROL_CHARACTERS, regex=True).to_numpy(dtype=bool)
-    add_row_problem(problems, bad, text.map(repr), expected="text without control characters")
+    add_row_problem(problems, bad, text, expected="text without control characters")
 
 
 def digest_frame(frame: pd.DataFrame) -> str:

@@ -23,7 +23,8 @@ from medtail.tables.manifest import FOLDS, Manifest
 FRACTIONS: Mapping[str, float] = {"train": 0.7, "tune": 0.15, "test": 0.15}
 # who gets a class that has fewer patients than there are folds: it must be learnt, then measured, then thresholded
 _PRIORITY = {"train": 3.0, "test": 2.0, "tune": 1.0, "reward": 0.0}
-_PATIENT_WEIGHT = 0.1
+_PATIENT_WEIGHT = 1.0
+_PATIENT_WEIGHT_LAST = 0.01
 _ASSESSED_WEIGHT = 0.1
 
 
@@ -226,6 +227,7 @@ def assign_groups(
     positives = amounts[:, :num_classes]
     amounts = np.hstack([amounts, positives > 0])
     weights = np.concatenate([per_row.weights, np.full(num_classes, _PATIENT_WEIGHT)])
+    image_weights = np.concatenate([per_row.weights, np.full(num_classes, _PATIENT_WEIGHT_LAST)])
     start = np.full(len(labels), FREE)
     if fixed is not None:
         known = fixed != FREE
@@ -233,6 +235,9 @@ def assign_groups(
     need = Need.of(positives, min_positives, share, priority)
     balance = Balance(amounts, weights, share, need, start)
     balance.deal()
+    balance.improve()
+    # patients first, so that no fold's share of a class is one person's many images; then the images, exactly
+    balance.weigh(image_weights)
     balance.improve()
     return balance.fold[member]
 
@@ -323,7 +328,7 @@ def _check_enough_patients(manifest: Manifest, names: np.ndarray, needed: int) -
     found = len(set(names))
     if found < needed:
         rows = f"{len(names)} rows without a fixed fold"
-        these = f"all {rows} are one patient ({names[0]!r})" if found == 1 else f"{rows} are {found} patients"
+        these = f"all {rows} are one patient ({str(names[0])!r})" if found == 1 else f"{rows} are {found} patients"
         raise MedtailError(
             f"{manifest.name}, column 'patient_id': {these}; {needed} folds need at least {needed} patients,"
             " because a patient is in one fold only. Add patients or ask for fewer folds."

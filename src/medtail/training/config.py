@@ -204,8 +204,9 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping) and value.get("kind", below.get("kind")) == below.get("kind"):  # fmt: skip
-            merged[key] = merge(below, value)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            is_same_kind = value.get("kind", below.get("kind")) == below.get("kind")
+            merged[key] = merge(below, value) if is_same_kind else value
         else:
             merged[key] = value
     return merged

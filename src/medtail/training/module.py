@@ -59,7 +59,8 @@ class TrainingModule(pl.LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.steps_done = first_epoch * steps_per_epoch
         self.epoch_losses: list[Tensor] = []
-        self.optimizer_state: dict[str, Any] | None = None
+        self.tune_shares: list[Tensor] = []
+        self.moments: dict[int, dict[str, Tensor]] | None = None
 
     @property
     def epoch(self) -> int:
@@ -75,10 +76,10 @@ class TrainingModule(pl.LightningModule):
         """Make AdamW with layer-wise rates, in the state of the run that is continued."""
         groups = parameter_groups(self.diagnoser.layer_groups(), self.config.optimizer)
         optimizer = torch.optim.AdamW(groups, fused=True)
-        if self.optimizer_state is not None:
-            optimizer.load_state_dict(self.optimizer_state)
+        if self.moments is not None:
+            optimizer.load_state_dict({"state": self.moments, "param_groups": optimizer.state_dict()["param_groups"]})
             _match_layouts(optimizer)
-            self.optimizer_state = None
+            self.moments = None
         return optimizer
 
     def on_train_epoch_start(self) -> None:
@@ -100,14 +101,16 @@ class TrainingModule(pl.LightningModule):
             warmup=settings.warmup,
             final_rate=settings.final_rate,
         )
-        for group in self._optimizer().param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = group["peak_rate"] * factor
         if getattr(self.config.backbone, "weights", None) is None:
             set_norm_momentum(self.diagnoser, step=self.steps_done)
         # dropout and drop-connect use torch's global generators; nothing else in a step does
         torch.manual_seed(self._seed("step", batch_idx))
 
-    def _optimizer(self) -> torch.optim.Optimizer:
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer Lightning runs."""
         optimizer = self.trainer.optimizers[0]
         assert isinstance(optimizer, torch.optim.Optimizer)
         return optimizer
@@ -170,15 +173,15 @@ class TrainingModule(pl.LightningModule):
         if self.averaged is not None and decay is not None:
             update_average(self.averaged, self.diagnoser, decay=warm_decay(decay, step=self.steps_done))
 
-    @torch.no_grad()
-    def tune_scores(self, images: Tensor) -> Tensor:
-        """Score a batch of bytes [B, channels, S, S] with the judged model in eval mode."""
-        model = self.judged
-        was_training = model.training
-        model.eval()
-        scores = model.scores(self._prepare(to_float(images)))
-        model.train(was_training)
-        return scores
+    def on_validation_epoch_start(self) -> None:
+        """Begin a new pass over the tune fold."""
+        self.tune_shares = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score a batch of the tune fold with the judged model, in eval mode."""
+        del batch_idx
+        images = self._prepare(to_float(batch["images"]))
+        self.tune_shares.append(self.judged.eval().scores(images))
 
 
 def set_norm_momentum(model: nn.Module, *, step: int, lowest: float = 0.01) -> None:

@@ -1,0 +1,229 @@
+"""What happens at the end of an epoch: judge on tune, log, keep the state and the best weights, stop early.
+
+Lightning runs the loop and moves the batches; this callback keeps the run. All decisions are made from numbers that
+every process has, all files are written by the first.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+
+from medtail.judging.metrics import average_precision
+from medtail.pixels.dataset import Batch, PixelBatches
+from medtail.pixels.store import PixelStore
+from medtail.runs import write_text
+from medtail.sampling.contract import Sampler, shard
+from medtail.tables.manifest import Manifest
+from medtail.training.config import TrainConfig
+from medtail.training.module import TrainingModule
+from medtail.training.progress import EpochReport
+from medtail.training.schedule import rate_factor
+from medtail.training.state import Progress, optimizer_tensors, with_prefix, write_state
+
+LAST, BEST = "last/state.safetensors", "last/best.safetensors"
+
+
+@final
+@dataclass(frozen=True)
+class Feed:
+    """Where the batches of a training come from.
+
+    Attributes:
+        manifest: Train and tune rows, with the classes to learn.
+        store: Their pixels, row for row.
+        sampler: Which train rows an epoch shows.
+        steps: Steps an epoch.
+        draws: Rows an epoch.
+        world_size: Processes sharing them.
+    """
+
+    manifest: Manifest
+    store: PixelStore
+    sampler: Sampler
+    steps: int
+    draws: int
+    world_size: int
+
+    @property
+    def tune_rows(self) -> np.ndarray:
+        """Rows of the tune fold, ascending."""
+        return np.flatnonzero(self.manifest.folds == "tune")
+
+    def train_batches(self, *, rank: int) -> PixelBatches:
+        """Return the batches of one process, all of one size, so that no norm ever sees a leftover image."""
+        size = -(-self.draws // (self.steps * self.world_size))
+
+        def rows(epoch: int) -> np.ndarray:
+            return shard(self.sampler.draw(epoch), rank=rank, world_size=self.world_size, batch_size=size)
+
+        return PixelBatches(self.store, self.manifest.targets, batch_size=size, rows=rows)
+
+    def tune_batches(self, *, rank: int, batch_size: int = 64) -> PixelBatches:
+        """Return one process's share of the tune fold."""
+        rows = shard(self.tune_rows, rank=rank, world_size=self.world_size)
+        return PixelBatches(self.store, self.manifest.targets, batch_size=batch_size, rows=rows)
+
+
+def tune_quality(scores: np.ndarray, targets: np.ndarray) -> tuple[float | None, int]:
+    """Return the mean average precision over the classes that can be judged, and how many they are.
+
+    A class counts that has assessed positives and negatives. Without any there is no value, rather than 0.
+
+    Args:
+        scores: float [N, C] in [0, 1].
+        targets: [N, C] in {0, 1, NaN}.
+
+    Example:
+        >>> tune_quality(np.array([[0.9, 0.1], [0.1, 0.1]]), np.array([[1.0, 0.0], [0.0, 0.0]]))
+        (1.0, 1)
+    """
+    values = [
+        average_precision(scores[:, c], targets[:, c])
+        for c in range(targets.shape[1])
+        if (targets[:, c] == 1).any() and (targets[:, c] == 0).any()
+    ]
+    return (float(np.mean(values)), len(values)) if values else (None, 0)
+
+
+@final
+class RunKeeper(pl.Callback):
+    """Keep a run's log, state and best weights, and stop it early.
+
+    Args:
+        run: The run folder.
+        config: The training's config.
+        feed: Where batches come from.
+        progress: How far the run was when this process began.
+        report: Told how it goes.
+    """
+
+    def __init__(self, run: Path, *, config: TrainConfig, feed: Feed, progress: Progress, report: EpochReport) -> None:
+        self.run = run
+        self.config = config
+        self.feed = feed
+        self.progress = progress
+        self.report = report
+        self._epoch_began = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the epoch's rows."""
+        assert isinstance(pl_module, TrainingModule)
+        self._epoch_began = time.perf_counter()
+        batches = trainer.train_dataloader
+        assert isinstance(batches, PixelBatches)
+        batches.set_epoch(pl_module.epoch)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Show the step."""
+        del trainer, outputs, batch
+        assert isinstance(pl_module, TrainingModule)
+        loss = float(pl_module.epoch_losses[-1])
+        self.report.step(epoch=pl_module.epoch, step=batch_idx, steps=self.feed.steps, loss=loss)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Judge, log, keep, and decide whether to go on."""
+        assert isinstance(pl_module, TrainingModule)
+        epoch = pl_module.epoch
+        quality, classes = tune_quality(self._tune_scores(pl_module), self.feed.manifest.targets[self.feed.tune_rows])
+        seconds = time.perf_counter() - self._epoch_began
+        settings = self.config.optimizer
+        factor = rate_factor(
+            pl_module.steps_done - 1,
+            total_steps=settings.epochs * self.feed.steps,
+            warmup=settings.warmup,
+            final_rate=settings.final_rate,
+        )
+        row: dict[str, float | int | None] = {
+            "epoch": epoch + 1,
+            "train_loss": float(torch.stack(pl_module.epoch_losses).mean()),
+            "tune_map": quality,
+            "tune_classes": classes,
+            "learning_rate": settings.learning_rate * factor,
+            "seconds": round(seconds, 3),
+        }
+        self.progress = self.progress.after_epoch(
+            row, tune_map=quality, seconds=seconds, sampler=self.feed.sampler.state_dict()
+        )
+        is_best = self.progress.best_epoch == epoch
+        patience = settings.patience
+        assert self.progress.best_epoch is not None
+        if patience is not None and epoch - self.progress.best_epoch >= patience:
+            self.progress = replace(self.progress, is_stopped=True)
+            trainer.should_stop = True
+        if trainer.is_global_zero:
+            self._write(pl_module, is_best=is_best)
+            for logger in trainer.loggers:
+                logger.log_metrics({k: v for k, v in row.items() if v is not None and k != "epoch"}, step=epoch + 1)
+        shown = "not defined" if quality is None else f"{quality:.3f}"
+        star = " *" if is_best else ""
+        self.report.epoch(
+            f"epoch {epoch + 1}/{settings.epochs}: loss {row['train_loss']:.4f}, tune mAP {shown}"
+            f" ({classes} classes){star}"
+        )
+
+    def _write(self, module: TrainingModule, *, is_best: bool) -> None:
+        # the best weights go first: should a kill fall between, the state still tells of the epoch before, and
+        # running that epoch again writes the same best weights
+        if is_best:
+            write_state(self.run / BEST, tensors=module.judged.state_dict(), progress=self.progress)
+        tensors = with_prefix(module.diagnoser.state_dict(), "model")
+        if module.averaged is not None:
+            tensors |= with_prefix(module.averaged.state_dict(), "average")
+        tensors |= with_prefix(optimizer_tensors(module.optimizer), "optimizer")
+        write_state(self.run / LAST, tensors=tensors, progress=self.progress)
+        write_text(self.run / "log.csv", log_text(self.progress.log))
+
+    def _tune_scores(self, module: TrainingModule) -> np.ndarray:
+        """Put the processes' shares of the tune fold together, in the fold's order."""
+        own = torch.cat(module.tune_shares)
+        gathered = module.all_gather(own)
+        assert isinstance(gathered, Tensor)
+        count = len(self.feed.tune_rows)
+        if gathered.ndim == 3:  # [processes, rows, classes]; process r holds rows r, r + processes, …
+            gathered = gathered.transpose(0, 1).flatten(0, 1)
+        scores: np.ndarray = gathered[:count].double().cpu().numpy()
+        return np.clip(scores, 0.0, 1.0) if np.isfinite(scores).all() else _refuse_scores(module.epoch)
+
+
+def _refuse_scores(epoch: int) -> np.ndarray:
+    from medtail.errors import MedtailError
+
+    raise MedtailError(
+        f"epoch {epoch + 1}: the model gives scores on tune that are no numbers; its weights have diverged. Lower"
+        " optimizer.learning_rate; the state of the epoch before is kept."
+    )
+
+
+def log_text(rows: tuple[Mapping[str, float | int | None], ...]) -> str:
+    """Return `log.csv` of the epochs done; a missing value is an empty cell.
+
+    Example:
+        >>> print(log_text(({"epoch": 1, "tune_map": None}, {"epoch": 2, "tune_map": 0.5})), end="")
+        epoch,tune_map
+        1,
+        2,0.5
+    """
+    if not rows:
+        return ""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {name: "" if value is None or not math.isfinite(value) else value for name, value in row.items()}
+        )
+    return buffer.getvalue()

@@ -1,0 +1,413 @@
+"""Training: a config becomes a run folder.
+
+    RUN/config.yaml               the resolved config, which can be run again
+    RUN/run.json                  written last, so a run that has it is finished: digests, versions, timings, command
+    RUN/log.csv                   a row an epoch
+    RUN/model/                    the best epoch's model: model.safetensors and card.json with thresholds from tune
+    RUN/predictions_tune.parquet  its scores on tune
+    RUN/last/state.safetensors    what `--resume` goes on from: weights, average, optimizer, progress
+    RUN/last/best.safetensors     the best epoch's weights so far
+
+The test fold is not touched: its rows are left out before pixels are prepared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+
+from medtail.config import build_config, config_to_dict, dump_yaml, read_yaml
+from medtail.errors import MedtailError, Problems, UsageError
+from medtail.judging.thresholds import choose_thresholds
+from medtail.losses.build import build_loss
+from medtail.losses.contract import Loss, LossContext
+from medtail.losses.margin import LogitAdjustedConfig
+from medtail.losses.weights import prior_shifts
+from medtail.models.checkpoint import ModelCard, ModelParts, fill, load_model, save_model
+from medtail.models.diagnoser import Diagnoser, build_diagnoser
+from medtail.pixels.store import open_store
+from medtail.runs import digest_json, new_folder, read_json, versions, write_json, write_text
+from medtail.sampling.build import build_sampler
+from medtail.seeding import stream_seed
+from medtail.tables.manifest import Manifest, read_manifest
+from medtail.tables.tail import ClassCounts, count_classes
+from medtail.training.callbacks import BEST, LAST, Feed, RunKeeper, log_text
+from medtail.training.config import TrainConfig, portable, select_classes
+from medtail.training.loggers import build_loggers
+from medtail.training.module import TrainingModule
+from medtail.training.predict import as_predictions, choose_device, score_rows
+from medtail.training.progress import counter, epoch_report
+from medtail.training.state import Progress, optimizer_state, read_state, under_prefix
+
+FREE_TO_CHANGE = ("cache", "threads", "logging")
+"""Keys a resumed run may have changed: they move no weights, or are the machine's business."""
+
+
+@final
+@dataclass(frozen=True)
+class TrainOutcome:
+    """What a training came to.
+
+    Attributes:
+        run: The run folder.
+        tune_map: Mean average precision on tune of the epoch that was kept; NaN where no class could be judged.
+        tune_classes: Classes it averages.
+        best_epoch: The epoch that was kept, from 1.
+        epochs_run: Epochs trained, over all resumptions.
+        seconds: Wall-clock time of the epochs.
+    """
+
+    run: Path
+    tune_map: float
+    tune_classes: int
+    best_epoch: int
+    epochs_run: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; a NaN is null."""
+        return {
+            "run": str(self.run),
+            "tune_map": None if np.isnan(self.tune_map) else self.tune_map,
+            "tune_classes": self.tune_classes,
+            "best_epoch": self.best_epoch,
+            "epochs_run": self.epochs_run,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def train(config: TrainConfig, out: Path | str, *, resume: bool = False, quiet: bool = False) -> TrainOutcome:
+    """Train a model and write its run folder.
+
+    The kept weights are those of the epoch with the best mean average precision on tune (of the moving average,
+    where there is one). Thresholds are chosen on tune.
+
+    Args:
+        config: What to train; see `config.load_train_config`.
+        out: A new or empty folder; with `resume` the folder of a run that was cut off.
+        resume: Go on from the last whole epoch. On a CPU the final weights are bit for bit those of a run that was
+            never cut off. A finished run is left as it is.
+        quiet: Show no progress.
+
+    Returns:
+        Where the run is and how good it got.
+
+    Raises:
+        UsageError: `out` is not empty, or there is nothing to resume.
+        MedtailError: The manifest, its folds or images are not usable, or the training diverged.
+
+    Example:
+        >>> from medtail.training.config import load_train_config
+        >>> outcome = train(load_train_config("config.yaml"), "runs/first")  # doctest: +SKIP
+        >>> outcome.tune_map  # doctest: +SKIP
+        0.61
+    """
+    out = Path(out)
+    # a config written in Python has not been through the YAML border: same checks, same messages
+    config = build_config(TrainConfig, config_to_dict(config), where="config")
+    _check_devices(config)
+    is_main = _rank() == 0  # other processes are launched by the first, after it has made the folder
+    if is_main:
+        _prepare_folder(config, out, resume=resume)
+    if resume and (out / "run.json").exists():
+        return _finished(out)
+    table = read_manifest(config.manifest, groups=config.groups)
+    manifest = _usable_rows(select_classes(table, config.classes))
+    counts = count_classes(manifest)
+    with _threads(config.threads):
+        with counter("prepare images", quiet=quiet or not is_main) as tick:
+            cache = None if config.cache is None else Path(config.cache)
+            store = open_store(manifest, config.pixels, cache=cache, progress=tick)
+        optimizer = config.optimizer
+        num_train = int((manifest.folds == "train").sum())
+        draws = num_train if optimizer.epoch_rows is None else optimizer.epoch_rows
+        feed = Feed(
+            manifest=manifest,
+            store=store,
+            sampler=build_sampler(
+                config.sampler, manifest, seed=config.seed, epoch_rows=optimizer.epoch_rows, epochs=optimizer.epochs
+            ),
+            steps=-(-draws // optimizer.batch_size),
+            draws=draws,
+            world_size=config.devices * config.num_nodes,
+        )
+        # synthetic rows are drawn and learnt from, but the table's frequencies are those of real images
+        context = LossContext.from_counts(
+            counts, labels=manifest.labels, num_images=int(((manifest.folds == "train") & manifest.is_real).sum())
+        )
+        loss = build_loss(config.loss, context)
+        progress = _fit(config, out, feed, loss, resume=resume, quiet=quiet or not is_main)
+        if not is_main:
+            return _outcome(out, progress)
+        return _finish(config, out, feed, loss, counts, progress, table=table)
+
+
+def _rank() -> int:
+    """Return this process's number as Lightning, torchrun and SLURM tell it."""
+    found = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return next((int(value) for value in found if value is not None), 0)
+
+
+def _check_devices(config: TrainConfig) -> None:
+    if config.optimizer.freeze_epochs and config.devices * config.num_nodes > 1:
+        raise MedtailError(
+            f"optimizer.freeze_epochs: found {config.optimizer.freeze_epochs} with several devices, which need every"
+            " weight in every step; expected 0. Freeze on one device, or use optimizer.backbone_factor."
+        )
+    if config.accelerator == "gpu" and not torch.cuda.is_available():
+        raise MedtailError("accelerator: found 'gpu', but torch sees no CUDA device here; use 'auto' or 'cpu'.")
+
+
+def _prepare_folder(config: TrainConfig, out: Path, *, resume: bool) -> None:
+    """Make the run folder, or check that the given one is of this very config."""
+    path = out / "config.yaml"
+    if not resume:
+        new_folder(out)
+        write_text(path, dump_yaml(portable(config, folder=out)))
+        return
+    if not path.exists():
+        raise UsageError(f"--resume {out}: no config.yaml; expected the folder of a run that was cut off.")
+    before, now = read_yaml(path), portable(config, folder=out)
+    problems = Problems(f"--resume {out}")
+    for key in sorted(before.keys() | now.keys()):
+        if key not in FREE_TO_CHANGE and before.get(key) != now.get(key):
+            problems.add(f"{key}: found {now.get(key)!r}; the run began with {before.get(key)!r}. Start a new run.")
+    problems.raise_if_any(kind=UsageError)
+
+
+def _usable_rows(manifest: Manifest) -> Manifest:
+    """Check the folds; keep tune rows, and train rows on which at least one class was assessed."""
+    manifest.check_folds("train", "tune")
+    folds, is_assessed = manifest.folds, ~np.isnan(manifest.targets)
+    kept = manifest.take(((folds == "train") | (folds == "tune")) & is_assessed.any(axis=1))
+    problems = Problems(manifest.name)
+    for fold, purpose in (("train", "nothing can be learnt"), ("tune", "no epoch can be told from another")):
+        targets = kept.targets[kept.folds == fold]
+        if not ((targets == 1).any(axis=0) & (targets == 0).any(axis=0)).any():
+            problems.add(
+                f"fold {fold!r}: no class has both images that show it and images that do not, so {purpose}; expected"
+                f" at least one such class among {manifest.labels.num_classes}. Check labels and folds with"
+                f" `medtail data check {manifest.name}`."
+            )
+    problems.raise_if_any()
+    return kept
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _fit(config: TrainConfig, out: Path, feed: Feed, loss: Loss, *, resume: bool, quiet: bool) -> Progress:
+    """Train up to the last epoch and return how it went; the weights are on disk."""
+    tensors, progress = read_state(out / LAST) if resume and (out / LAST).exists() else ({}, Progress())
+    if progress.sampler:
+        feed.sampler.load_state_dict(progress.sampler)
+    if progress.is_stopped or progress.epochs_done >= config.optimizer.epochs:
+        return progress
+    diagnoser = _new_diagnoser(config, feed, loss, load_weights=not tensors)
+    module = TrainingModule(
+        diagnoser,
+        loss,
+        config=config,
+        manifest=feed.manifest,
+        first_epoch=progress.epochs_done,
+        steps_per_epoch=feed.steps,
+    )
+    if tensors:
+        fill(module.diagnoser, under_prefix(tensors, "model"), where=str(out / LAST))
+        if module.averaged is not None:
+            fill(module.averaged, under_prefix(tensors, "average"), where=str(out / LAST))
+        module.moments = optimizer_state(under_prefix(tensors, "optimizer"))
+    if diagnoser.backbone.is_convolutional:
+        module.to(memory_format=torch.channels_last)
+    is_gpu = config.accelerator != "cpu" and torch.cuda.is_available()
+    precision = config.optimizer.precision
+    with (
+        _quiet_lightning(),
+        epoch_report(epochs=config.optimizer.epochs, quiet=quiet) as report,
+        torch.random.fork_rng(),
+    ):
+        keeper = RunKeeper(out, config=config, feed=feed, progress=progress, report=report)
+        trainer = pl.Trainer(
+            accelerator="gpu" if is_gpu else "cpu",
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            strategy=config.strategy,
+            precision="bf16-mixed" if precision == "bf16" or (precision == "auto" and is_gpu) else "32-true",
+            max_epochs=config.optimizer.epochs - progress.epochs_done,
+            gradient_clip_val=config.optimizer.gradient_clip,
+            deterministic=True if is_gpu else None,
+            benchmark=False,
+            sync_batchnorm=is_gpu and feed.world_size > 1,
+            use_distributed_sampler=False,
+            logger=build_loggers(config.logging, out),
+            callbacks=[keeper],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            default_root_dir=out,
+        )
+        trainer.fit(module, datamodule=_Batches(feed))
+    return keeper.progress
+
+
+@final
+class _Batches(pl.LightningDataModule):
+    """Gives each process its share; Lightning knows the rank only once it runs."""
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__()
+        self.feed = feed
+
+    def train_dataloader(self) -> Any:
+        assert self.trainer is not None
+        return self.feed.train_batches(rank=self.trainer.global_rank)
+
+    def val_dataloader(self) -> Any:
+        assert self.trainer is not None
+        return self.feed.tune_batches(rank=self.trainer.global_rank)
+
+
+def _new_diagnoser(config: TrainConfig, feed: Feed, loss: Loss, *, load_weights: bool) -> Diagnoser:
+    prior = prior_shifts(loss.context, link=loss.link)
+    if isinstance(config.loss, LogitAdjustedConfig):
+        prior = (1.0 - config.loss.tau) * prior  # the loss adds tau of it to the logits itself
+    with torch.random.fork_rng():
+        torch.manual_seed(stream_seed(config.seed, "initial weights"))
+        return build_diagnoser(
+            backbone=config.backbone,
+            head=config.head,
+            labels=feed.manifest.labels,
+            link=loss.link,
+            channels=config.pixels.channels,
+            size_px=config.pixels.size_px,
+            prior=[float(value) for value in prior],
+            load_weights=load_weights,
+        )
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's greetings off stderr, and its warnings that do not apply here."""
+    logger = logging.getLogger("lightning.pytorch")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # raised inside Lightning by a newer torch
+            warnings.filterwarnings("ignore", message=r".*LeafSpec.*deprecated", category=FutureWarning)
+            # the moving average is meant to stay in eval mode
+            warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode", category=UserWarning)
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _finish(
+    config: TrainConfig,
+    out: Path,
+    feed: Feed,
+    loss: Loss,
+    counts: ClassCounts,
+    progress: Progress,
+    *,
+    table: Manifest,
+) -> TrainOutcome:
+    """Make the model folder from the best epoch, its predictions on tune, and at last `run.json`."""
+    tensors, _ = read_state(out / BEST)
+    diagnoser = _new_diagnoser(config, feed, loss, load_weights=False)
+    fill(diagnoser, tensors, where=str(out / BEST))
+    manifest = feed.manifest
+    tune = manifest.take(feed.tune_rows)
+    # the manifest has a digest of its own: where it lies changes no result
+    settings = {key: value for key, value in config_to_dict(config).items() if key not in (*FREE_TO_CHANGE, "manifest")}
+    config_digest = digest_json(settings)
+    outcome = _outcome(out, progress)
+    card = ModelCard(
+        labels=manifest.labels,
+        parts=ModelParts(pixels=config.pixels, backbone=config.backbone, head=config.head, link=loss.link),
+        train_counts=counts,
+        digests={"weights": "", "manifest": table.digest, "config": config_digest},
+        seed=config.seed,
+        training={
+            "best_epoch": outcome.best_epoch,
+            "epochs_run": outcome.epochs_run,
+            "test_time_flip": config.test_time_flip,
+            "tune_map": outcome.to_json()["tune_map"],
+        },
+    )
+    device = choose_device("cpu" if config.accelerator == "cpu" else "auto")
+    scores = score_rows(diagnoser, feed.store, rows=feed.tune_rows, device=device, test_time_flip=config.test_time_flip)
+    unchosen = as_predictions(scores, tune, card, manifest_digest=table.digest)
+    card = replace(card, thresholds=choose_thresholds(unchosen))
+    if (out / "model").exists():  # left by a run that was cut off just here; run.json is not there yet
+        shutil.rmtree(out / "model")
+    card = save_model(out / "model", diagnoser, card)
+    as_predictions(scores, tune, card, manifest_digest=table.digest).write(out / "predictions_tune.parquet")
+    write_text(out / "log.csv", log_text(progress.log))
+    write_json(
+        out / "run.json",
+        {
+            **{key: value for key, value in outcome.to_json().items() if key != "run"},
+            "manifest": table.name,
+            "manifest_digest": table.digest,
+            "config_digest": config_digest,
+            "weights_digest": card.digests["weights"],
+            "pixels_digest": feed.store.digest,
+            "train_images": int((manifest.folds == "train").sum()),
+            "tune_images": len(tune),
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "command": " ".join(sys.argv),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "versions": versions(),
+        },
+    )
+    return outcome
+
+
+def _outcome(out: Path, progress: Progress) -> TrainOutcome:
+    assert progress.best_epoch is not None, "at least one epoch was run"
+    classes: Mapping[str, float | int | None] = progress.log[progress.best_epoch]
+    return TrainOutcome(
+        run=out,
+        tune_map=float("nan") if progress.best_map is None else progress.best_map,
+        tune_classes=int(classes["tune_classes"] or 0),
+        best_epoch=progress.best_epoch + 1,
+        epochs_run=progress.epochs_done,
+        seconds=progress.seconds,
+    )
+
+
+def _finished(out: Path) -> TrainOutcome:
+    load_model(out / "model")  # a damaged run must not pass as finished
+    value = read_json(out / "run.json")
+    return TrainOutcome(
+        run=out,
+        tune_map=float("nan") if value["tune_map"] is None else float(value["tune_map"]),
+        tune_classes=int(value["tune_classes"]),
+        best_epoch=int(value["best_epoch"]),
+        epochs_run=int(value["epochs_run"]),
+        seconds=float(value["seconds"]),
+    )

@@ -1,0 +1,180 @@
+"""Prediction: a trained model and a manifest become Predictions.
+
+Used at the end of training for the tune fold and by `medtail predict` for any other; both give the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from medtail.config import read_yaml
+from medtail.errors import MedtailError
+from medtail.models.checkpoint import ModelCard, load_model
+from medtail.models.diagnoser import Diagnoser
+from medtail.pixels.dataset import PixelBatches, to_float
+from medtail.pixels.store import PixelStore, open_store
+from medtail.tables.manifest import FOLDS, Manifest
+from medtail.tables.predictions import Predictions
+from medtail.training.progress import counter
+
+BATCH_SIZE = 64
+Tick = Callable[[int, int], None]
+
+
+def predict(
+    run: Path | str,
+    manifest: Manifest,
+    *,
+    fold: str | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    test_time_flip: bool | None = None,
+    cache: Path | None = None,
+    quiet: bool = False,
+) -> Predictions:
+    """Score images with a trained model.
+
+    Args:
+        run: A run folder, or the model folder inside it.
+        manifest: The images. Classes are matched by name and further ones ignored; cells may be empty.
+        fold: Score only this fold; all rows if None.
+        batch_size: Images at a time, which changes no score (beyond rounding); 64 if None.
+        device: `auto` takes a GPU where there is one; or a name torch knows.
+        test_time_flip: Average the scores of an image and its mirror image; None as the run's config says.
+        cache: Folder of prepared pixels; None as the run's config says.
+        quiet: Show no progress.
+
+    Returns:
+        Scores and targets in the manifest's order, with the model's thresholds, train counts and digests.
+
+    Raises:
+        MedtailError: No such fold, classes or images are missing, or the model folder is damaged.
+    """
+    run = Path(run)
+    folder = run / "model" if (run / "model").is_dir() else run
+    diagnoser, card = load_model(folder)
+    if fold is not None and fold not in FOLDS:
+        raise MedtailError(f"fold: found {fold!r}; expected one of {', '.join(FOLDS)}.")
+    chosen = card.check_manifest(manifest if fold is None else manifest.in_fold(fold))
+    if not len(chosen):
+        raise MedtailError(
+            f"{manifest.name}, column 'fold': no row is in {fold!r}; nothing to predict. Leave the fold out to score"
+            " all rows."
+        )
+    if test_time_flip is None:
+        test_time_flip = bool(card.training.get("test_time_flip", False))
+    if cache is None and (run / "config.yaml").exists():
+        named = read_yaml(run / "config.yaml").get("cache")
+        cache = None if named is None else Path(str(named))
+    with counter("prepare images", quiet=quiet) as tick:
+        store = open_store(chosen, card.parts.pixels, cache=cache, progress=tick)
+    with counter("predict", quiet=quiet) as tick:
+        scores = score_rows(
+            diagnoser,
+            store,
+            rows=np.arange(len(chosen)),
+            batch_size=BATCH_SIZE if batch_size is None else batch_size,
+            device=choose_device(device),
+            test_time_flip=test_time_flip,
+            progress=tick,
+        )
+    return as_predictions(scores, chosen, card, manifest_digest=manifest.digest)
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device `auto` stands for, or the one named.
+
+    Raises:
+        MedtailError: torch knows no such device, or has none here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise MedtailError(
+            f"device: {device!r} cannot be used ({reason}); expected 'auto', 'cpu' or 'cuda'."
+        ) from error
+    return found
+
+
+def score_rows(
+    diagnoser: Diagnoser,
+    store: PixelStore,
+    *,
+    rows: np.ndarray,
+    batch_size: int = BATCH_SIZE,
+    device: torch.device | None = None,
+    test_time_flip: bool = False,
+    progress: Tick | None = None,
+) -> np.ndarray:
+    """Score rows of a store in eval mode and full precision.
+
+    Args:
+        diagnoser: The model; it is moved to the device.
+        store: Prepared pixels.
+        rows: Rows of the store, integers [N].
+        batch_size: Images at a time.
+        device: Where to compute; the CPU if None.
+        test_time_flip: Average with the scores of the mirror image.
+        progress: Called with (rows done, rows).
+
+    Returns:
+        float64 [N, C] in [0, 1].
+
+    Raises:
+        MedtailError: The model gives a score that is no number.
+    """
+    device = device if device is not None else torch.device("cpu")
+    diagnoser = diagnoser.to(device).eval()
+    layout = torch.channels_last if diagnoser.backbone.is_convolutional else torch.contiguous_format
+    num_classes = diagnoser.labels.num_classes
+    scores = np.empty((len(rows), num_classes), dtype=np.float64)
+    no_targets = np.empty((len(store), 0), dtype=np.float32)
+    done = 0
+    with torch.inference_mode():
+        for batch in PixelBatches(store, no_targets, batch_size=batch_size, rows=rows):
+            images = to_float(batch["images"].to(device)).contiguous(memory_format=layout)
+            found = diagnoser.scores(images)
+            if test_time_flip:
+                found = (found + diagnoser.scores(images.flip(-1))) / 2
+            scores[done : done + len(found)] = found.double().cpu().numpy()
+            done += len(found)
+            if progress is not None:
+                progress(done, len(rows))
+    if not np.isfinite(scores).all():
+        bad = int((~np.isfinite(scores)).any(axis=1).sum())
+        raise MedtailError(
+            f"model: gives scores that are no numbers for {bad} of {len(rows)} images; its training has diverged."
+            " Train again with a lower optimizer.learning_rate."
+        )
+    return np.clip(scores, 0.0, 1.0)
+
+
+def as_predictions(scores: np.ndarray, manifest: Manifest, card: ModelCard, *, manifest_digest: str) -> Predictions:
+    """Join scores with what the manifest and the card know.
+
+    Args:
+        scores: float64 [N, C] in the card's class order.
+        manifest: The N rows scored, with the card's classes.
+        card: The model's card.
+        manifest_digest: Digest of the whole table the rows came from.
+    """
+    return Predictions(
+        image_ids=manifest.frame["image_id"].to_numpy(dtype=object),
+        patients=manifest.patients,
+        scores=scores,
+        targets=manifest.targets.astype(np.float64),
+        labels=card.labels,
+        folds=manifest.folds,
+        has_patients=manifest.has_patients,
+        thresholds=card.thresholds,
+        train_counts=card.train_counts,
+        digests={"model": card.digests["weights"], "manifest": manifest_digest},
+    )
