@@ -295,8 +295,8 @@ def test_chance_associations_stay_silent() -> None:
 
 
 def test_holm_never_lowers_a_p_value_and_keeps_the_order() -> None:
-    p = np.array([0.04, 0.001, 0.9, 0.02])
-    assert holm(p) == pytest.approx([0.08, 0.004, 0.9, 0.06])
+    assert holm([0.04, 0.001, 0.9, 0.02]) == pytest.approx([0.08, 0.004, 0.9, 0.06])
+    assert holm([0.021, 0.01, 0.9, 0.02]) == pytest.approx([0.06, 0.04, 0.9, 0.06])
     assert holm([]) == []
 
 

@@ -177,8 +177,8 @@ def test_nan_in_parquet_is_refused_like_an_empty_cell(tmp_path, truth):
 def test_a_misspelt_class_is_proposed_both_ways(tmp_path, truth):
     columns = {("Hernai" if key == "Hernia" else key): value for key, value in scores().items()}
     assert mistakes(put(tmp_path, columns), truth=truth) == [
-        "scores.csv, column 'Hernia': missing; labels.csv has this class; did you mean 'Hernai'?.",
-        "scores.csv, column 'Hernai': no such class in labels.csv; did you mean 'Hernia'?.",
+        "scores.csv, column 'Hernia': missing; labels.csv has this class; did you mean 'Hernai'?",
+        "scores.csv, column 'Hernai': no such class in labels.csv; did you mean 'Hernia'?",
     ]
 
 
@@ -383,8 +383,8 @@ def test_columns_must_fit_the_files_own_header(tmp_path, own):
     frame = pd.read_csv(tmp_path / "p.csv").rename(columns={"A": "AA"})
     frame.to_csv(tmp_path / "p.csv", index=False)
     assert mistakes(tmp_path / "p.csv")[:2] == [
-        "p.csv, column 'A': missing; the file's header has this class; did you mean 'AA'?.",
-        "p.csv, column 'AA': no such class in the file's header; did you mean 'A'?.",
+        "p.csv, column 'A': missing; the file's header has this class; did you mean 'AA'?",
+        "p.csv, column 'AA': no such class in the file's header; did you mean 'A'?",
     ]
 
 

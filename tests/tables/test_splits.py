@@ -169,6 +169,11 @@ def test_the_full_chest_x_ray_table_is_split_fast_and_within_two_percent(shared_
     assert time.process_time() - start < 15
     assert worst_deviation(targets, fold, 5) < 0.02
     assert worst_deviation(np.ones((len(owner), 1)), fold, 5) < 0.001
+    people = pd.DataFrame(targets).groupby([owner, fold]).max().groupby(level=1).sum().to_numpy()
+    worst_of_class = np.abs(people * 5 / people.sum(axis=0) - 1).max(axis=0)
+    # 134 patients with a hernia; every other class has hundreds
+    assert np.sort(worst_of_class)[-2] < 0.015
+    assert worst_of_class.max() < 0.06
 
 
 def test_positive_patients_are_balanced_where_one_patient_has_most_images() -> None:
@@ -185,9 +190,11 @@ def test_positive_patients_are_balanced_where_one_patient_has_most_images() -> N
 def test_unassessed_rows_are_shared_out_too() -> None:
     targets = np.full((100, 1), np.nan)
     targets[:40] = np.arange(40)[:, None] % 4 == 0
-    fold = assign_groups(targets, np.arange(100), fractions=[0.5, 0.5], seed=0)
-    assert np.bincount(fold[:40]).tolist() == [20, 20]
-    assert np.bincount(fold[targets[:, 0] == 1]).tolist() == [5, 5]
+    for seed in range(8):
+        fold = assign_groups(targets, np.arange(100), fractions=[0.5, 0.5], seed=seed)
+        assert np.bincount(fold[:40]).tolist() == [20, 20]
+        assert np.bincount(fold[targets[:, 0] == 1]).tolist() == [5, 5]
+        assert np.bincount(fold).tolist() == [50, 50]
 
 
 def test_extra_quantities_are_balanced() -> None:

@@ -94,7 +94,7 @@ def _read_csv(path: Path, *, what: str) -> pd.DataFrame:
             f"{path}, line {reader.line_num}: cannot be read as CSV ({error}). Is a quote left open? A cell with a"
             " comma, a line end or a quote stands in quotes, a quote inside it doubled."
         ) from error
-    while not "".join(rows[-1]).strip():  # blank lines at the end carry nothing
+    while not "".join(rows[-1]).strip():  # blank lines and rows of empty cells at the end carry nothing
         rows.pop()
     problems = Problems(str(path))
     columns = [name.strip() for name in rows[0]]

@@ -232,9 +232,9 @@ def _label_space(
     unknown = [name for name in present if name not in known]
     for name in known:
         if name not in present:
-            problems.add(f"column {name!r}: missing; {owner} has this class{did_you_mean(name, unknown)}.")
+            problems.add(f"column {name!r}: missing; {owner} has this class{did_you_mean(name, unknown) or '.'}")
     for name in unknown:
-        problems.add(f"column {name!r}: no such class in {owner}{did_you_mean(name, known)}.")
+        problems.add(f"column {name!r}: no such class in {owner}{did_you_mean(name, known) or '.'}")
     return labels
 
 
@@ -364,7 +364,7 @@ def _with_own_targets(
         name_scored = column.removeprefix(TARGET_PREFIX)
         if name_scored not in labels.class_names:
             hint = did_you_mean(name_scored, labels.class_names)
-            problems.add(f"column {column!r}: targets without scores; no column {name_scored!r}{hint}.")
+            problems.add(f"column {column!r}: targets without scores; no column {name_scored!r}{hint or '.'}")
     targets = []
     for column in (TARGET_PREFIX + class_name for class_name in labels.class_names):
         if column not in given:

@@ -98,10 +98,8 @@ def split_manifest(
         total = sum(fractions[fold] for fold in open_folds)
         number = {fold: index for index, fold in enumerate(open_folds)}
         rows = np.flatnonzero(dealt)
-        targets = manifest.targets[rows].astype(float)
-        targets[synthetic[rows]] = np.nan
         chosen = assign_groups(
-            targets,
+            manifest.targets[rows],
             names[rows],
             fractions=[fractions[fold] / total for fold in open_folds],
             seed=seed,

@@ -156,7 +156,7 @@ class RunKeeper(pl.Callback):
             "seconds": round(seconds, 3),
         }
         self.progress = self.progress.after_epoch(
-            row, tune_map=quality, seconds=seconds, sampler=self.feed.sampler.state_dict()
+            row, tune_map=quality, seconds=seconds, sampler=self.feed.sampler.state_dict(), keep=settings.keep
         )
         is_best = self.progress.best_epoch == epoch
         patience = settings.patience

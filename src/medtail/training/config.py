@@ -51,7 +51,9 @@ class OptimConfig:
         gradient_clip: Largest norm of the gradient; None never clips.
         ema_decay: Decay of the moving average of the weights that is judged and kept, in [0, 1); None keeps the weights
             themselves.
-        patience: Stop after so many epochs without a better tune mAP; None never stops early.
+        keep: Which epoch's weights become the model: the `best` by tune mAP, or the `last`. With a handful of tune
+            positives a class the best epoch is mostly luck; the last of a cosine schedule, averaged, is the safer pick.
+        patience: Stop after so many epochs without a better tune mAP; None never stops early. Needs `keep: best`.
         freeze_epochs: First epochs in which only the head learns.
         mixup: Alpha of mixup's Beta distribution; 0 mixes nothing.
         precision: `auto` is bf16 on a GPU and 32 bits on a CPU.
@@ -69,10 +71,15 @@ class OptimConfig:
     final_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
     gradient_clip: Positive | None = 1.0
     ema_decay: ShareOfOne | None = 0.99
+    keep: Literal["best", "last"] = "best"
     patience: Natural | None = None
     freeze_epochs: Annotated[int, Field(ge=0)] = 0
     mixup: NotNegative = 0.0
     precision: Literal["auto", "32", "bf16"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.keep == "last" and self.patience is not None:
+            raise MedtailError("optimizer.patience: stops early for the best epoch, which keep: last does not keep.")
 
 
 @final

@@ -224,7 +224,8 @@ def _fit(config: TrainConfig, out: Path, feed: Feed, loss: Loss, *, resume: bool
         feed.sampler.load_state_dict(progress.sampler)
     if progress.is_stopped or progress.epochs_done >= config.optimizer.epochs:
         return progress
-    diagnoser = _new_diagnoser(config, feed, loss, load_weights=not tensors)
+    diagnoser = _new_diagnoser(config, feed, loss, load_weights=not tensors, architecture=progress.architecture)
+    progress = replace(progress, architecture=diagnoser.backbone.architecture)
     module = TrainingModule(
         diagnoser,
         loss,
@@ -289,7 +290,9 @@ class _Batches(pl.LightningDataModule):
         return self.feed.tune_batches(rank=self.trainer.global_rank)
 
 
-def _new_diagnoser(config: TrainConfig, feed: Feed, loss: Loss, *, load_weights: bool) -> Diagnoser:
+def _new_diagnoser(
+    config: TrainConfig, feed: Feed, loss: Loss, *, load_weights: bool, architecture: Mapping[str, Any] | None
+) -> Diagnoser:
     prior = prior_shifts(loss.context, link=loss.link)
     if isinstance(config.loss, LogitAdjustedConfig):
         prior = (1.0 - config.loss.tau) * prior  # the loss adds tau of it to the logits itself
@@ -303,6 +306,7 @@ def _new_diagnoser(config: TrainConfig, feed: Feed, loss: Loss, *, load_weights:
             channels=config.pixels.channels,
             size_px=config.pixels.size_px,
             prior=[float(value) for value in prior],
+            architecture=architecture,
             load_weights=load_weights,
         )
 
@@ -336,7 +340,7 @@ def _finish(
 ) -> TrainOutcome:
     """Make the model folder from the best epoch, its predictions on tune, and at last `run.json`."""
     tensors, _ = read_state(out / BEST)
-    diagnoser = _new_diagnoser(config, feed, loss, load_weights=False)
+    diagnoser = _new_diagnoser(config, feed, loss, load_weights=False, architecture=progress.architecture)
     fill(diagnoser, tensors, where=str(out / BEST))
     manifest = feed.manifest
     tune = manifest.take(feed.tune_rows)

@@ -134,7 +134,7 @@ class TrainingModule(pl.LightningModule):
         progress = self.steps_done / (self.config.optimizer.epochs * self.steps_per_epoch)
         value = masked_mean(self.loss, logits.float(), targets, progress=progress)
         if not bool(torch.isfinite(value)):
-            self._refuse(batch, value)
+            self._refuse(batch, float(value.detach()))
         self.epoch_losses.append(value.detach())
         return value
 
@@ -155,12 +155,12 @@ class TrainingModule(pl.LightningModule):
         partners = torch.from_numpy(random.permutation(len(images))).to(images.device)
         return share * images + (1 - share) * images[partners], share * targets + (1 - share) * targets[partners]
 
-    def _refuse(self, batch: Batch, value: Tensor) -> None:
+    def _refuse(self, batch: Batch, value: float) -> None:
         rows = batch["rows"].cpu().numpy()
         ids = listing([repr(str(self.rows_of.frame["image_id"].iloc[row])) for row in rows], limit=8)
         raise MedtailError(
             f"epoch {self.epoch + 1}, step {self.steps_done % self.steps_per_epoch + 1}: the loss is"
-            f" {float(value)!r}; expected a finite number. The batch held images {ids} of {self.rows_of.name}."
+            f" {value!r}; expected a finite number. The batch held images {ids} of {self.rows_of.name}."
             " Lower optimizer.learning_rate or set optimizer.gradient_clip; the state of the last whole epoch is kept,"
             " and `medtail train --resume` would go on from there."
         )

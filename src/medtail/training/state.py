@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -36,6 +36,8 @@ class Progress:
         seconds: Wall-clock time spent in training, over all resumptions.
         sampler: The sampler's state.
         is_stopped: Whether early stopping ended it.
+        architecture: The backbone's shape where the config alone does not say it, so that weights named in the
+            config are fetched once, when the run begins.
     """
 
     epochs_done: int = 0
@@ -45,6 +47,7 @@ class Progress:
     seconds: float = 0.0
     sampler: Mapping[str, Any] = field(default_factory=dict)
     is_stopped: bool = False
+    architecture: Mapping[str, Any] | None = None
 
     def after_epoch(
         self,
@@ -53,8 +56,11 @@ class Progress:
         tune_map: float | None,
         seconds: float,
         sampler: Mapping[str, Any],
+        keep: Literal["best", "last"] = "best",
     ) -> Progress:
         """Return the progress after one more epoch; the earliest of equally good epochs stays the best.
+
+        With `keep="last"` every epoch replaces the one before, whatever tune says of it.
 
         Example:
             >>> first = Progress().after_epoch({}, tune_map=0.5, seconds=1.0, sampler={})
@@ -63,8 +69,10 @@ class Progress:
             >>> Progress().after_epoch({}, tune_map=None, seconds=1.0, sampler={}).best_epoch
             0
         """
-        is_better = self.best_epoch is None or (
-            tune_map is not None and (self.best_map is None or tune_map > self.best_map)
+        is_better = (
+            keep == "last"
+            or self.best_epoch is None
+            or (tune_map is not None and (self.best_map is None or tune_map > self.best_map))
         )
         return replace(
             self,

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medtail.errors import MedtailError
+from medtail.tables.manifest import Manifest, read_manifest
+from medtail.training.config import TrainConfig
+from medtail.training.fit import train
+from medtail.training.predict import predict
+
+MakeConfig = Callable[..., TrainConfig]
+
+
+@pytest.fixture
+def run(make_config: MakeConfig, tmp_path: Path) -> Path:
+    train(make_config(optimizer={"epochs": 1}), tmp_path / "run", quiet=True)
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def manifest(run: Path) -> Manifest:
+    return read_manifest(run.parent / "toy.csv")
+
+
+def test_scores_do_not_depend_on_batch_size_order_or_company(run: Path, manifest: Manifest) -> None:
+    whole = predict(run, manifest, quiet=True)
+    assert len(whole) == len(manifest)
+    alone = predict(run, manifest, batch_size=1, quiet=True)
+    np.testing.assert_allclose(alone.scores, whole.scores, atol=1e-5)
+    order = np.random.default_rng(0).permutation(len(manifest))
+    shuffled = predict(run, manifest.take(order), batch_size=7, quiet=True)
+    assert list(shuffled.image_ids) == list(whole.image_ids[order])
+    np.testing.assert_allclose(shuffled.scores, whole.scores[order], atol=1e-5)
+
+
+def test_one_fold_is_scored_with_what_a_judge_needs(run: Path, manifest: Manifest) -> None:
+    test = predict(run, manifest, fold="test", quiet=True)
+    assert set(test.folds) == {"test"}
+    assert test.digests["manifest"] == manifest.digest
+    assert test.digests["model"]
+    assert test.thresholds is not None
+    assert test.train_counts is not None
+    np.testing.assert_array_equal(test.targets, manifest.in_fold("test").targets)
+
+
+def test_classes_are_matched_by_name_in_any_order(run: Path, manifest: Manifest) -> None:
+    expected = predict(run, manifest, quiet=True)
+    names = list(manifest.labels.class_names)
+    frame = manifest.frame.assign(zebra=1.0)
+    turned = replace(
+        manifest.with_classes(names[::-1]),
+        frame=frame[[*[c for c in frame.columns if c not in names], *names[::-1]]].drop(columns="zebra"),
+    )
+    found = predict(run, turned, quiet=True)
+    assert found.labels == expected.labels
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    np.testing.assert_array_equal(found.targets, expected.targets)
+
+
+def test_missing_class_is_named(run: Path, manifest: Manifest) -> None:
+    names = [name for name in manifest.labels.class_names if name != "rare"]
+    with pytest.raises(MedtailError, match=r"lacks 1 of the model's 5 classes: 'rare'"):
+        predict(run, manifest.with_classes(names), quiet=True)
+
+
+def test_flipping_averages_both_views(run: Path, manifest: Manifest) -> None:
+    plain = predict(run, manifest, quiet=True)
+    flipped = predict(run, manifest, test_time_flip=True, quiet=True)
+    assert np.abs(plain.scores - flipped.scores).max() > 0
+    from PIL import Image
+
+    for row in range(len(manifest)):
+        path = manifest.image_path(row)
+        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
+    mirrored = predict(run, manifest, quiet=True)
+    np.testing.assert_allclose(flipped.scores, (plain.scores + mirrored.scores) / 2, atol=1e-5)
+
+
+def test_unknown_or_empty_fold_is_said(run: Path, manifest: Manifest) -> None:
+    with pytest.raises(MedtailError, match="fold: found 'validation'; expected one of train, tune, test"):
+        predict(run, manifest, fold="validation", quiet=True)
+    with pytest.raises(MedtailError, match="no row is in 'reward'; nothing to predict"):
+        predict(run, manifest, fold="reward", quiet=True)
+
+
+def test_folder_without_a_model_is_refused(tmp_path: Path, manifest: Manifest) -> None:
+    with pytest.raises(MedtailError, match=r"no card\.json; expected a model folder"):
+        predict(tmp_path / "nothing", manifest, quiet=True)
+
+
+def test_unknown_device_is_refused(run: Path, manifest: Manifest) -> None:
+    with pytest.raises(MedtailError, match=r"device: 'abacus' cannot be used .*; expected 'auto', 'cpu' or 'cuda'"):
+        predict(run, manifest, device="abacus", quiet=True)
