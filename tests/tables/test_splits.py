@@ -197,6 +197,33 @@ def test_unassessed_rows_are_shared_out_too() -> None:
         assert np.bincount(fold).tolist() == [50, 50]
 
 
+def test_assessed_images_are_balanced_where_patients_differ_in_size() -> None:
+    random = np.random.default_rng(0)
+    shares = np.array([0.5, 0.25, 0.25])
+    for seed in range(5):
+        owner = random.integers(0, 60, 200)
+        targets = (random.random((200, 2)) < 0.2).astype(float)
+        targets[owner < 20, 0] = np.nan
+        targets[(owner > 15) & (owner < 45), 1] = np.nan
+        fold = assign_groups(targets, owner, fractions=shares, seed=seed)
+        assessed = np.array([(~np.isnan(targets[fold == k])).sum(axis=0) for k in range(3)])
+        assert np.abs(assessed / (assessed.sum(axis=0) * shares[:, None]) - 1).max() < 0.1
+
+
+def test_real_positive_patients_are_balanced_besides_images(shared_data: Path) -> None:
+    table = pd.read_csv(shared_data / "nih_cxr" / "labels.csv")
+    targets, owner = table.iloc[:, 3:].to_numpy(dtype=float), table["patient"].to_numpy()
+    shares = np.array([0.7, 0.15, 0.15])
+    deviations = []
+    for seed in range(6):
+        fold = assign_groups(targets, owner, fractions=shares, seed=seed)
+        people = pd.DataFrame(targets).groupby([owner, fold]).max().groupby(level=1).sum().to_numpy()
+        # the rarest finding has 15 patients; one of edema brought half its images
+        assert people.min() >= 2
+        deviations.append(np.abs(people / (people.sum(axis=0) * shares[:, None]) - 1).max(axis=0).mean())
+    assert np.mean(deviations) < 0.35
+
+
 def test_extra_quantities_are_balanced() -> None:
     site = np.arange(120) % 3 == 0
     fold = assign_groups(np.zeros((120, 1)), np.arange(120), fractions=[0.5, 0.5], seed=0, extra=site[:, None])

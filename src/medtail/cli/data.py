@@ -11,15 +11,13 @@ import typer
 from medtail.cli.progress import bar
 from medtail.errors import MedtailError, UsageError
 
-app = typer.Typer(
-    help="Make, check and split the table of images.", no_args_is_help=True, rich_markup_mode="rich"
-)
+app = typer.Typer(help="Make, check and split the table of images.", no_args_is_help=True, rich_markup_mode="rich")
 
 IMPORT_EXAMPLE = """Examples:
 
   medtail data import bus_bra BUSBRA/ --out manifest.csv --test-fold 4
 
-  medtail data import csv labels.csv --image-column file --patient-column case --label-column diagnosis --out manifest.csv
+  medtail data import csv my.csv --image-column file --patient-column case --label-column diagnosis --out manifest.csv
 
   medtail data import folders photos/ --out manifest.csv
 """
@@ -83,7 +81,7 @@ def _split_names(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
 
 
-@app.command("layouts")
+@app.command("layouts", epilog="Example:\n\n  medtail data layouts")
 def layouts() -> None:
     """List the layouts that `import` knows."""
     from medtail.sources.importing import LAYOUTS
@@ -124,6 +122,9 @@ def split(
     duplicates: Annotated[
         bool, typer.Option("--duplicates/--no-duplicates", help="Keep near-duplicate images in one fold.")
     ] = True,
+    min_positives: Annotated[
+        int, typer.Option(help="Positive images wanted of each class in each fold; 0 accepts folds without.", min=0)
+    ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     quiet: QuietOption = False,
 ) -> None:
@@ -142,13 +143,20 @@ def split(
         with bar("looking for near-duplicates", quiet=quiet) as tick:
             groups = near_duplicate_groups(table.image_paths(), read=read_image, progress=tick)
     if kfold is not None:
+        parts = kfold_manifests(table, folds=kfold, seed=seed, min_positives=min_positives, duplicate_groups=groups)
         folder = new_folder(out)
-        for number, part in enumerate(kfold_manifests(table, folds=kfold, seed=seed, duplicate_groups=groups)):
+        for number, part in enumerate(parts):
             part.write(folder / f"fold{number}.csv")
         typer.echo(f"{folder}: {kfold} manifests, fold0.csv to fold{kfold - 1}.csv.")
         return
     new_file(out)
-    outcome = split_manifest(table, fractions=_read_fractions(fractions), seed=seed, duplicate_groups=groups)
+    outcome = split_manifest(
+        table,
+        fractions=_read_fractions(fractions),
+        seed=seed,
+        min_positives=min_positives,
+        duplicate_groups=groups,
+    )
     outcome.manifest.write(out)
     counts = outcome.manifest.frame.groupby("fold", sort=False).size()
     shown = ", ".join(f"{fold} {counts[fold]}" for fold in ("train", "tune", "test", "reward") if fold in counts)

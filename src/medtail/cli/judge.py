@@ -30,7 +30,8 @@ REPORT_EXAMPLE = """Examples:
 
 def evaluate(
     scores_file: Annotated[
-        Path, typer.Argument(metavar="SCORES", help="Scores a class, .csv or .parquet, by any tool.", show_default=False)
+        Path,
+        typer.Argument(metavar="SCORES", help="Scores a class, .csv or .parquet, by any tool.", show_default=False),
     ],
     out: Annotated[Path, typer.Option("--out", help="New folder for results.csv and what the report needs.")],
     truth: Annotated[Path | None, typer.Option(help="Manifest with the labels, if SCORES has none.")] = None,

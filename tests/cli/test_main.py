@@ -1,0 +1,72 @@
+"""The command line's own manners: help, version, exit codes, and what it does not load."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from medtail import __version__
+from medtail.cli.main import call
+
+VERBS = (
+    ["data", "import"],
+    ["data", "check"],
+    ["data", "split"],
+    ["data", "layouts"],
+    ["train"],
+    ["predict"],
+    ["evaluate"],
+    ["report"],
+    ["quickstart"],
+)
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_every_verb_explains_itself_with_an_example(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call([*verb, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "Usage:" in said
+    assert "Example" in said
+    assert f"medtail {' '.join(verb)}" in " ".join(said.split())
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["--version"]) == 0
+    assert capsys.readouterr().out == f"medtail {__version__}\n"
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from medtail.cli.main import call; call(['--help']);"
+        "heavy = {'torch', 'lightning', 'pandas', 'numpy', 'pydantic', 'numba'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_an_unknown_verb_is_a_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["trane"]) == 2
+    assert "trane" in capsys.readouterr().err
+
+
+def test_resume_takes_no_new_config(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["train", "config.yaml", "--resume", "run"]) == 2
+    assert "--resume goes on with the run's own config" in capsys.readouterr().err
+
+
+def test_train_needs_a_config(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["train"]) == 2
+    assert "expected a config" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fractions", ["0.5,0.5", "a,b,c", "0.5,0.6,0.2"])
+def test_fractions_that_are_no_three_shares_are_refused(
+    fractions: str, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("fractions")
+    (folder / "m.csv").write_text("image_id,path,patient_id,x\na,a.png,p,1\nb,b.png,q,0\n")
+    arguments = ["data", "split", str(folder / "m.csv"), "--fractions", fractions, "--no-duplicates"]
+    assert call([*arguments, "--out", str(folder / "s.csv")]) == 2
+    assert f"--fractions {fractions!r}" in capsys.readouterr().err
