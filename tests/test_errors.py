@@ -18,7 +18,7 @@ def test_errors_are_value_errors_so_that_plain_callers_catch_them():
         ("gama", ["gamma", "beta"], "gamma"),
         ("GAMMA", ["gamma", "beta"], "gamma"),
         ("Patient ID", ["patient_id", "path"], "patient_id"),
-        ("patient-id", ["patient_id", "path"], "patient_id"),
+        ("patient-id", ["patientxid", "patient_id"], "patient_id"),
         ("Plueral Thickening", ["Pleural_Thickening", "Pneumonia"], "Pleural_Thickening"),
     ],
 )

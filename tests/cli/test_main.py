@@ -51,9 +51,17 @@ def test_an_unknown_verb_is_a_wrong_use(capsys: pytest.CaptureFixture[str]) -> N
     assert "trane" in capsys.readouterr().err
 
 
-def test_resume_takes_no_new_config(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(["train", "config.yaml", "--resume", "run"]) == 2
-    assert "--resume goes on with the run's own config" in capsys.readouterr().err
+def test_resume_goes_on_in_its_own_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["train", "config.yaml", "--resume", "run", "--out", "other"]) == 2
+    assert "--resume goes on in the run's own folder" in capsys.readouterr().err
+
+
+def test_resume_of_a_folder_without_a_run_says_what_is_missing(
+    tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("nothing")
+    assert call(["train", "--resume", str(folder)]) == 2
+    assert "config.yaml" in capsys.readouterr().err
 
 
 def test_train_needs_a_config(capsys: pytest.CaptureFixture[str]) -> None:

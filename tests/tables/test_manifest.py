@@ -56,6 +56,12 @@ def test_the_frame_given_is_not_changed():
     pd.testing.assert_frame_equal(frame, before)
 
 
+def test_the_index_of_the_frame_given_means_nothing():
+    frame = table().set_axis([7, 7, 0, 3], axis=0)
+    assert manifest_from_frame(frame).digest == manifest_from_frame(table()).digest
+    assert mistakes(frame.assign(Hernia=["1", "0", "0", "x"]))[0].startswith("m.csv, row 5, column 'Hernia': found 'x'")
+
+
 def test_ids_keep_leading_zeros_and_whole_numbers_lose_their_point():
     assert manifest_from_frame(table(patient_id=["007", "7", " 8 ", "x"])).patients.tolist() == ["007", "7", "8", "x"]
     assert manifest_from_frame(table(patient_id=[7.0, 8.0, 9.0, 10.0])).patients.tolist() == ["7", "8", "9", "10"]
@@ -325,9 +331,9 @@ def test_a_needed_fold_without_rows_is_named():
 def test_a_patient_in_two_folds_is_named_with_its_rows():
     with pytest.raises(
         MedtailError,
-        match=r"^m\.csv, patient '1': is in test and in train \(rows 2, 3\)\. Remake the folds with `medtail data",
+        match=r"^m\.csv, patient '1': is in test and in train \(rows 2, 4\)\. Remake the folds with `medtail data",
     ):
-        folded(["train", "test", "train", ""]).check_folds()
+        folded(["train", "", "test", "train"], patient_id=["1", "1", "1", "2"]).check_folds()
 
 
 def test_unknown_patients_cross_no_fold():

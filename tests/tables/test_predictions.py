@@ -258,7 +258,7 @@ def test_softmax_takes_all_classes_together(tmp_path, truth):
 
 
 def test_logits_must_be_finite_too(tmp_path, truth):
-    columns = scores(Hernia=["inf", "", "x", 1, 1, 1])
+    columns = scores(**{"s=x": ["inf", "", "x", 1, 1, 1]})
     found = mistakes(put(tmp_path, columns), truth=truth, scores="logits")
     assert [line.rpartition("; ")[2] for line in found] == [
         "expected a number.", "expected a score, not NaN or an empty cell.", "expected a finite number."

@@ -102,3 +102,14 @@ def test_patterns_without_a_class_are_all_named() -> None:
     assert "no class is called 'tail=*'" in str(caught.value)
     with pytest.raises(MedtailError, match="the list is empty"):
         select_classes(table(), ())
+
+
+def test_a_path_given_on_the_command_line_starts_at_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "c.yaml").write_text("manifest: in_the_file.csv\n")
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "configs" / "c.yaml"
+    assert load_train_config(config).manifest == str(tmp_path / "configs" / "in_the_file.csv")
+    assert load_train_config(config, overrides=["manifest=typed.csv"]).manifest == str(tmp_path / "typed.csv")

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from medtail.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
     from medtail.tables.manifest import Manifest
     from medtail.tables.predictions import Predictions
+
+ScoreChoice = Literal["probability", "logits", "softmax"]
+TailChoice = Literal["auto", "prevalence", "count", "relative", "terciles"]
 
 EVALUATE_EXAMPLE = """Examples:
 
@@ -36,8 +43,8 @@ def evaluate(
     out: Annotated[Path, typer.Option("--out", help="New folder for results.csv and what the report needs.")],
     truth: Annotated[Path | None, typer.Option(help="Manifest with the labels, if SCORES has none.")] = None,
     fold: Annotated[str | None, typer.Option(help="Judge only this fold; test where there is one.")] = None,
-    scores: Annotated[str, typer.Option(help="What the numbers are: probability, logits or softmax.")] = "probability",
-    groups: Annotated[str, typer.Option(help="Tail rule: auto, prevalence, count, relative or terciles.")] = "auto",
+    scores: Annotated[ScoreChoice, typer.Option(help="What the numbers are.")] = "probability",
+    groups: Annotated[TailChoice, typer.Option(help="Tail rule; auto is relative for multi-class.")] = "auto",
     bootstrap: Annotated[int, typer.Option(help="Resamples of the patients; 0 for no intervals.", min=0)] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
     partial: Annotated[bool, typer.Option("--partial", help="Accept scores for a part of the images.")] = False,
@@ -50,13 +57,7 @@ def evaluate(
     from medtail.runs import new_folder
     from medtail.tables.manifest import read_manifest
     from medtail.tables.predictions import read_predictions
-    from medtail.tables.tail import RULES
 
-    kinds = ("probability", "logits", "softmax")
-    if scores not in kinds:
-        raise UsageError(f"--scores {scores!r}: expected {', '.join(kinds)}")
-    if groups not in RULES:
-        raise UsageError(f"--groups {groups!r}: expected {', '.join(RULES)}")
     labels = read_manifest(truth) if truth is not None else None
     predictions = read_predictions(scores_file, truth=labels, fold=fold, scores=scores, partial=partial)
     if fold is None and {"test"} < set(predictions.folds):
@@ -107,14 +108,16 @@ def _report_results(source: Path, out: Path, *, manifest: Path | None, title: st
 
     predictions: Predictions = read_predictions(source / "predictions.parquet")
     table: Manifest | None = read_manifest(manifest) if manifest is not None else None
-    read_image = None
+    decode: Callable[[Path], np.ndarray] | None = None
     if table is not None:
         from medtail.pixels.decode import read_image
+
+        decode = read_image
     write_report(
         out,
         predictions=predictions,
         results=read_results(source / "results.csv"),
         title=title or f"Results of {source.name}",
         manifest=table,
-        read_image=read_image,
+        read_image=decode,
     )

@@ -25,22 +25,22 @@ def train(
     config: Annotated[Path | None, typer.Argument(help="A YAML config.", show_default=False)] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="New run folder; runs/CONFIG if left out.")] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Continue this run after it was cut off.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Continue this run after it was cut off; CONFIG may be left out.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no log.")] = False,
 ) -> None:
     """Train a model; keep the weights, the card, the thresholds chosen on tune, and all that repeats the run."""
-    if resume is not None:
-        if config is not None or out is not None or set_:
-            raise UsageError("--resume goes on with the run's own config; leave out CONFIG, --out and --set.")
-    elif config is None:
+    if resume is not None and out is not None:
+        raise UsageError("--resume goes on in the run's own folder; leave out --out.")
+    if resume is None and config is None:
         raise UsageError("expected a config, as in `medtail train configs/bus_bra_malignancy.yaml`, or --resume RUN.")
     from medtail.config import config_to_dict, dump_yaml
     from medtail.training.config import load_train_config
 
-    source = resume / "config.yaml" if resume is not None else config
-    assert source is not None
+    source = config if config is not None else Path(resume or "") / "config.yaml"
     resolved = load_train_config(source, overrides=set_ or [])
     if dry_run:
         typer.echo(dump_yaml(config_to_dict(resolved)), nl=False)

@@ -305,6 +305,6 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
     if found == channels:
         return weight
     if channels == 1:
-        return weight.mean(dim=1, keepdim=True)
+        return weight.sum(dim=1, keepdim=True)
     assert found == 1, "only gray and colour weights are handled"
     return weight.repeat(1, channels, 1, 1) / channels

@@ -30,8 +30,8 @@ MISSING_WORDS = ("", "nan", "NaN")
 CSV_ENDINGS = (".csv", ".csv.gz", ".tsv", ".txt")
 SEPARATORS = ",;\t"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-# a carriage return inside a cell is not written back the same by Python's csv before 3.13
-CONTROL_CHARACTERS = r"[\x00-\x08\x0b-\x1f\x7f]"
+# line ends and tabs inside a cell are fine; a lone carriage return is not quoted by Python's csv before 3.13
+CONTROL_CHARACTERS = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?:[^\n]|$)"
 
 
 def read_table(path: Path | str, *, what: str) -> tuple[pd.DataFrame, dict[str, Any]]:

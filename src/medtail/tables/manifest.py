@@ -407,8 +407,7 @@ def _check_roi(frame: pd.DataFrame, given: pd.DataFrame, problems: Problems) -> 
     boxes = frame[list(ROI)].to_numpy(dtype=float)
     written = pd.DataFrame({column: as_text(given[column]) for column in ROI})
     known, empty = np.isfinite(boxes), (written == "").to_numpy(dtype=bool)
-    # a cell that is no number has been noted already
-    partial = empty.any(axis=1) & ~empty.all(axis=1) & (known | empty).all(axis=1)
+    partial = np.asarray(empty.any(axis=1) & ~empty.all(axis=1))
     outside = known.all(axis=1) & ((boxes[:, :2] < 0).any(axis=1) | (boxes[:, 2:] <= 0).any(axis=1))
     if partial.any() or outside.any():
         shown = written.agg(", ".join, axis=1).rename(", ".join(ROI))

@@ -157,7 +157,7 @@ def load_train_config(path: Path | str, *, overrides: Sequence[str] = ()) -> Tra
 
     Args:
         path: The file. Relative paths in it start at its folder.
-        overrides: Texts such as `optimizer.epochs=5`, applied last.
+        overrides: Texts such as `optimizer.epochs=5`, applied last; relative paths in them start at the working folder.
 
     Returns:
         The config with defaults filled in and absolute paths.
@@ -167,6 +167,10 @@ def load_train_config(path: Path | str, *, overrides: Sequence[str] = ()) -> Tra
     """
     path = Path(path)
     values = apply_overrides(read_yaml(path), overrides)
+    typed = {override.partition("=")[0].strip() for override in overrides}
+    for key in ("manifest", "cache"):
+        if key in typed and isinstance(values.get(key), str):
+            values[key] = os.path.abspath(Path(str(values[key])).expanduser())
     return train_config(values, where=path.name, folder=path.parent)
 
 
