@@ -192,7 +192,7 @@ def _usable_rows(manifest: Manifest) -> Manifest:
     """Check the folds; keep tune rows, and train rows on which at least one class was assessed."""
     manifest.check_folds("train", "tune")
     folds, is_assessed = manifest.folds, ~np.isnan(manifest.targets)
-    kept = manifest
+    kept = manifest.take(((folds == "train") | (folds == "tune")) & is_assessed.any(axis=1))
     problems = Problems(manifest.name)
     for fold, purpose in (("train", "nothing can be learnt"), ("tune", "no epoch can be told from another")):
         targets = kept.targets[kept.folds == fold]
