@@ -33,13 +33,12 @@ BOTH = ("multiclass", "multilabel")
 _FINE_TUNING: Mapping[str, Any] = {
     "epochs": 20,
     "batch_size": 32,
-    "learning_rate": 2e-3,
-    "backbone_factor": 0.5,
-    "layer_decay": 0.9,
+    "learning_rate": 1e-3,
     "weight_decay": 0.02,
     "warmup": 0.1,
     "gradient_clip": 1.0,
     "ema_decay": 0.99,
+    "keep": "last",
 }
 
 RECIPES: Mapping[str, Recipe] = {
@@ -61,7 +60,7 @@ RECIPES: Mapping[str, Recipe] = {
         config={
             "loss": {"kind": "bce"},
             "sampler": {"kind": "uniform"},
-            "backbone": {"kind": "efficientnet_lite0", "weights": "imagenet"},
+            "backbone": {"kind": "efficientnet_lite0", "weights": "imagenet", "drop_connect": 0.2},
             "optimizer": _FINE_TUNING,
         },
     ),
@@ -72,7 +71,7 @@ RECIPES: Mapping[str, Recipe] = {
         config={
             "loss": {"kind": "logit_adjusted", "tau": 1.0},
             "sampler": {"kind": "uniform"},
-            "backbone": {"kind": "efficientnet_lite0", "weights": "imagenet"},
+            "backbone": {"kind": "efficientnet_lite0", "weights": "imagenet", "drop_connect": 0.2},
             "optimizer": _FINE_TUNING,
         },
     ),
