@@ -58,7 +58,7 @@ def figures(scores: np.ndarray, targets: np.ndarray, groups: tuple[tuple[int, ..
 
 def frozen_features(images: np.ndarray) -> np.ndarray:
     """Pooled features of the ImageNet network, float32 [N, 1280]."""
-    backbone = build_backbone(EfficientNetLite0Config(), channels=1).eval()
+    backbone = build_backbone(EfficientNetLite0Config(), channels=1, size_px=PIXELS.size_px).eval()
     with torch.inference_mode():
         parts = [
             backbone(to_float(torch.from_numpy(images[k : k + 64]))).mean((2, 3)) for k in range(0, len(images), 64)
@@ -85,7 +85,9 @@ def plain_script(
     """Fine-tune the way a good short script does; no tune fold, no averaging of weights, last epoch."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
-    backbone = build_backbone(EfficientNetLite0Config(), channels=1).to(memory_format=torch.channels_last)
+    backbone = build_backbone(EfficientNetLite0Config(), channels=1, size_px=PIXELS.size_px).to(
+        memory_format=torch.channels_last
+    )
     head = torch.nn.Linear(1280, targets.shape[1])
     weights = [*backbone.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=5e-4, weight_decay=0.01)

@@ -441,3 +441,18 @@ def test_csv_and_parquet_give_the_same_scores_to_the_last_bit(tmp_path_factory, 
         assert again.digest == first.digest
         np.testing.assert_array_equal(again.scores, first.scores)
         np.testing.assert_array_equal(again.targets, first.targets)
+
+
+def test_train_counts_come_back_in_the_classes_order_not_in_the_alphabets(tmp_path):
+    counts = ClassCounts(("zebra", "ant"), (30, 2), (20, 1), (100, 90))
+    written = Predictions(
+        image_ids=np.array(["a"], dtype=object),
+        patients=np.array(["p"], dtype=object),
+        scores=np.array([[0.5, 0.25]]),
+        targets=np.array([[1.0, 0.0]]),
+        labels=LabelSpace(("zebra", "ant")),
+        folds=np.array(["test"], dtype=object),
+        train_counts=counts,
+    )
+    written.write(tmp_path / "p.parquet")
+    assert read_predictions(tmp_path / "p.parquet").train_counts == counts

@@ -170,7 +170,7 @@ def read_predictions(
         predictions = _with_own_targets(frame, ids, values, labels, fold, problems, name=path.name)
     return replace(
         predictions,
-        train_counts=extras.train_counts or predictions.train_counts,
+        train_counts=_in_order(extras.train_counts, predictions.labels) or predictions.train_counts,
         thresholds=extras.thresholds,
         digests={**predictions.digests, **extras.digests, "scores": predictions.digest},
     )
@@ -195,6 +195,11 @@ class _Header:
     thresholds: Mapping[str, float] | None
     train_counts: ClassCounts | None
     digests: Mapping[str, str]
+
+
+def _in_order(counts: ClassCounts | None, labels: LabelSpace) -> ClassCounts | None:
+    """Put counts, which JSON keeps by name, into the classes' order."""
+    return None if counts is None else counts.select(labels.class_names)
 
 
 def _read_header(path: Path, header: Mapping[str, Any]) -> _Header:
