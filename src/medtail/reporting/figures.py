@@ -144,7 +144,8 @@ def training_plot(log: pd.DataFrame) -> Markup | None:
             best = course.idxmax()
             hint = f"best epoch {best:g}: {course.max():.3f}"
             panels.append(marker("", x(float(best)), y(float(course.max())), hint=hint))
-            panels.append(text(hint, x(float(best)), y.end - 8, class_="t small", anchor="middle"))
+            # the axis's own name stands at the left end of this line
+            panels.append(text(hint, width - 16, y.end - 8, class_="t small", anchor="end"))
         offset += 186
     if not panels:
         return None
