@@ -146,7 +146,7 @@ def methods_of(config: TrainConfig) -> Sequence[str]:
         _BACKBONE_PAPERS.get(backbone.kind),
         _LOSS_PAPERS.get(loss.kind),
         _SAMPLER_PAPERS.get(sampler.kind),
-        "efron1994",
+        "zhang2018" if config.optimizer.mixup > 0 else None,
         "saito2015",
     )
     return [key for key in found if key is not None]
