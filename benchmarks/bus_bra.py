@@ -37,7 +37,7 @@ from medtail.training.config import load_train_config
 from medtail.training.fit import train
 from medtail.training.judged import judge_run
 
-PIXELS = PixelConfig(size_px=128, channels=1, crop="roi", margin=0.15)
+PIXELS = PixelConfig(size_px=128, channels=1, crop="roi", margin=0.15, square_roi=False)
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
@@ -201,6 +201,7 @@ def main() -> None:
         recipe = predictions.scores[np.ix_(rows, columns)]
         groups = (tuple(range(len(names))),) if len(names) > 1 else ()
         systems = {"recipe": recipe, "frozen + logistic regression": frozen, "plain script": plain}
+        np.savez(options.out / f"scores_{task}.npz", targets=targets[test], **systems)
         found = paired(systems, targets[test], manifest.patients[test], groups)
         report[task] = found
         report["minutes"][task] = minutes  # type: ignore[index]
