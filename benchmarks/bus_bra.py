@@ -37,7 +37,7 @@ from medtail.training.config import load_train_config
 from medtail.training.fit import train
 from medtail.training.judged import judge_run
 
-PIXELS = PixelConfig(size_px=128, channels=1, crop="roi", margin=0.15, square_roi=False)
+PIXELS = PixelConfig(size_px=128, channels=1, crop="roi", margin=0.15)
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
