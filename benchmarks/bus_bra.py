@@ -34,7 +34,7 @@ from medtail.tables.manifest import Manifest, read_manifest
 from medtail.tables.predictions import Predictions, scores_from_logits
 from medtail.tables.splits import split_manifest
 from medtail.training.config import load_train_config
-from medtail.training.fit import train
+from medtail.training.ensembles import train
 from medtail.training.judged import judge_run
 
 PIXELS = PixelConfig(size_px=128, channels=1, crop="roi", margin=0.15)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from medtail.tables.results import Results, read_results
     from medtail.tables.splits import kfold_manifests, split_manifest
     from medtail.training.config import load_train_config
-    from medtail.training.fit import train
+    from medtail.training.ensembles import train
     from medtail.training.judged import judge_run, report_run
     from medtail.training.predict import predict
 
@@ -60,7 +60,7 @@ _HOME = {
     "report_run": "training.judged",
     "split_manifest": "tables.splits",
     "summary_text": "judging.summary",
-    "train": "training.fit",
+    "train": "training.ensembles",
     "write_report": "reporting.report",
 }
 

@@ -23,7 +23,7 @@ from medtail.tables.audit import audit_manifest
 from medtail.tables.results import Results
 from medtail.tables.splits import split_manifest
 from medtail.training.config import load_train_config
-from medtail.training.fit import train
+from medtail.training.ensembles import train
 from medtail.training.judged import judge_run, report_run
 
 FRACTIONS = {"train": 0.6, "tune": 0.15, "test": 0.25}

@@ -21,7 +21,7 @@ from medtail.models.checkpoint import load_model
 from medtail.tables.manifest import Manifest, read_manifest
 from medtail.tables.predictions import read_predictions
 from medtail.training.config import TrainConfig, load_train_config
-from medtail.training.fit import train
+from medtail.training.ensembles import train
 from medtail.training.predict import predict
 
 MakeConfig = Callable[..., TrainConfig]
@@ -84,7 +84,7 @@ def test_caller_keeps_generator_and_threads(make_config: MakeConfig, tmp_path: P
 SCRIPT = """
 import sys
 from medtail.training.config import load_train_config
-from medtail.training.fit import train
+from medtail.training.ensembles import train
 train(load_train_config(sys.argv[1]), sys.argv[2], quiet=True)
 """
 

@@ -15,7 +15,7 @@ from medtail.reporting.bibliography import bibliography
 from medtail.sampling.build import SamplerConfig
 from medtail.tables.manifest import Manifest, read_manifest
 from medtail.training.config import train_config
-from medtail.training.fit import train
+from medtail.training.ensembles import train
 from medtail.training.judged import judge_run, methods_of, report_run
 
 

@@ -10,7 +10,7 @@ import pytest
 from medtail.errors import MedtailError
 from medtail.tables.manifest import Manifest, read_manifest
 from medtail.training.config import TrainConfig
-from medtail.training.fit import train
+from medtail.training.ensembles import train
 from medtail.training.predict import predict
 
 MakeConfig = Callable[..., TrainConfig]

@@ -45,7 +45,7 @@ def train(
     if dry_run:
         typer.echo(dump_yaml(config_to_dict(resolved)), nl=False)
         return
-    from medtail.training.fit import train as fit
+    from medtail.training.ensembles import train as fit
 
     run = resume if resume is not None else out or Path("runs") / source.stem
     outcome = fit(resolved, run, resume=resume is not None, quiet=quiet)

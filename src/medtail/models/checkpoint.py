@@ -248,6 +248,11 @@ def read_card(folder: Path | str) -> ModelCard:
     if not path.exists():
         raise MedtailError(f"{folder}: no {CARD}; expected a model folder, such as RUN/model of a finished training.")
     value = read_json(path)
+    if "members" in value:
+        raise MedtailError(
+            f"{folder}: is an ensemble of {len(value['members'])} networks; expected one. Open one of its folders, such"
+            " as member_0, or all of them with `medtail.models.ensembles.load_members`."
+        )
     if value.get("format") != FORMAT:
         raise MedtailError(
             f"{path}: format {value.get('format')!r} is unknown; this version of medtail reads {FORMAT!r}."

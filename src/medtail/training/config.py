@@ -119,6 +119,7 @@ class TrainConfig:
         head: Features to logits.
         optimizer: How weights are moved.
         logging: Where numbers go.
+        members: Networks to train, each from a seed of its own; their scores are averaged.
         test_time_flip: Average the scores of an image and its mirror image.
         seed: Seed of everything random.
         threads: CPU threads of torch; its own default if None.
@@ -142,6 +143,7 @@ class TrainConfig:
     head: HeadConfig = field(default_factory=LinearHeadConfig)
     optimizer: OptimConfig = field(default_factory=OptimConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+    members: Annotated[int, Field(ge=1, le=50)] = 1
     test_time_flip: bool = False
     seed: int = 0
     threads: Natural | None = None

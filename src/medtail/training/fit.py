@@ -1,4 +1,4 @@
-"""Training: a config becomes a run folder.
+"""Training of one network: a config becomes a run folder.
 
     RUN/config.yaml               the resolved config, which can be run again
     RUN/run.json                  written last, so a run that has it is finished: digests, versions, timings, command
@@ -29,7 +29,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 
-from medtail.config import build_config, config_to_dict, dump_yaml, read_yaml
+from medtail.config import config_to_dict, dump_yaml, read_yaml
 from medtail.errors import MedtailError, Problems, UsageError
 from medtail.judging.thresholds import choose_thresholds
 from medtail.losses.build import build_loss
@@ -89,17 +89,13 @@ class TrainOutcome:
         }
 
 
-def train(config: TrainConfig, out: Path | str, *, resume: bool = False, quiet: bool = False) -> TrainOutcome:
-    """Train a model and write its run folder.
-
-    The kept weights are those of the epoch with the best mean average precision on tune (of the moving average,
-    where there is one). Thresholds are chosen on tune.
+def train_network(config: TrainConfig, out: Path, *, resume: bool = False, quiet: bool = False) -> TrainOutcome:
+    """Train one network and write its run folder; see `ensembles.train`, through which everybody calls it.
 
     Args:
-        config: What to train; see `config.load_train_config`.
+        config: What to train, checked; `members` is 1.
         out: A new or empty folder; with `resume` the folder of a run that was cut off.
-        resume: Go on from the last whole epoch. On a CPU the final weights are bit for bit those of a run that was
-            never cut off. A finished run is left as it is.
+        resume: Go on from the last whole epoch.
         quiet: Show no progress.
 
     Returns:
@@ -108,20 +104,12 @@ def train(config: TrainConfig, out: Path | str, *, resume: bool = False, quiet: 
     Raises:
         UsageError: `out` is not empty, or there is nothing to resume.
         MedtailError: The manifest, its folds or images are not usable, or the training diverged.
-
-    Example:
-        >>> from medtail.training.config import load_train_config
-        >>> outcome = train(load_train_config("config.yaml"), "runs/first")  # doctest: +SKIP
-        >>> outcome.tune_map  # doctest: +SKIP
-        0.61
     """
-    out = Path(out)
-    # a config written in Python has not been through the YAML border: same checks, same messages
-    config = build_config(TrainConfig, config_to_dict(config), where="config")
+    assert config.members == 1, "an ensemble trains its members one by one"
     _check_devices(config)
     is_main = _rank() == 0  # other processes are launched by the first, after it has made the folder
     if is_main:
-        _prepare_folder(config, out, resume=resume)
+        prepare_folder(config, out, resume=resume)
     if resume and (out / "run.json").exists():
         return _finished(out)
     table = read_manifest(config.manifest, groups=config.groups)
@@ -171,8 +159,12 @@ def _check_devices(config: TrainConfig) -> None:
         raise MedtailError("accelerator: found 'gpu', but torch sees no CUDA device here; use 'auto' or 'cpu'.")
 
 
-def _prepare_folder(config: TrainConfig, out: Path, *, resume: bool) -> None:
-    """Make the run folder, or check that the given one is of this very config."""
+def prepare_folder(config: TrainConfig, out: Path, *, resume: bool) -> None:
+    """Make the run folder, or check that the given one is of this very config.
+
+    Raises:
+        UsageError: The folder is not empty, is of no run, or of a run with another config.
+    """
     path = out / "config.yaml"
     if not resume:
         new_folder(out)
@@ -344,9 +336,7 @@ def _finish(
     fill(diagnoser, tensors, where=str(out / BEST))
     manifest = feed.manifest
     tune = manifest.take(feed.tune_rows)
-    # the manifest has a digest of its own: where it lies changes no result
-    settings = {key: value for key, value in config_to_dict(config).items() if key not in (*FREE_TO_CHANGE, "manifest")}
-    config_digest = digest_json(settings)
+    config_digest = config_digest_of(config)
     outcome = _outcome(out, progress)
     card = ModelCard(
         labels=manifest.labels,
@@ -389,6 +379,12 @@ def _finish(
         },
     )
     return outcome
+
+
+def config_digest_of(config: TrainConfig) -> str:
+    """Return the digest of everything in a config that can change a result."""
+    # the manifest has a digest of its own: where it lies changes no result
+    return digest_json({k: v for k, v in config_to_dict(config).items() if k not in (*FREE_TO_CHANGE, "manifest")})
 
 
 def _outcome(out: Path, progress: Progress) -> TrainOutcome:

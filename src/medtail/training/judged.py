@@ -17,6 +17,7 @@ from medtail.config import config_to_dict
 from medtail.errors import MedtailError
 from medtail.judging.evaluation import EvaluationConfig, evaluate
 from medtail.losses.build import LossConfig
+from medtail.models.ensembles import read_ensemble_card
 from medtail.pixels.decode import read_image
 from medtail.reporting.report import write_report
 from medtail.runs import read_json
@@ -101,12 +102,14 @@ def report_run(run: Path, out: Path, *, title: str | None = None, quiet: bool = 
     judgement = judge_run(run, quiet=quiet)
     settings = load_train_config(run / "config.yaml")
     log = pd.read_csv(run / "log.csv") if (run / "log.csv").exists() else None
+    if log is not None and "member" in log.columns:  # members took the same steps: the figure shows their mean
+        log = log.drop(columns="member").groupby("epoch", as_index=False).mean()
     return write_report(
         out,
         predictions=judgement.predictions,
         results=judgement.results,
         title=title or f"Report of {run.name}",
-        card=read_json(run / "model" / "card.json"),
+        card=read_ensemble_card(run / "model").to_json(),
         config=config_to_dict(settings),
         manifest=judgement.manifest,
         read_image=read_image,
@@ -147,6 +150,7 @@ def methods_of(config: TrainConfig) -> Sequence[str]:
         _LOSS_PAPERS.get(loss.kind),
         _SAMPLER_PAPERS.get(sampler.kind),
         "zhang2018" if config.optimizer.mixup > 0 else None,
+        "lakshminarayanan2017" if config.members > 1 else None,
         "saito2015",
     )
     return [key for key in found if key is not None]

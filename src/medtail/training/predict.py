@@ -13,8 +13,9 @@ import torch
 
 from medtail.config import read_yaml
 from medtail.errors import MedtailError
-from medtail.models.checkpoint import ModelCard, load_model
+from medtail.models.checkpoint import ModelCard
 from medtail.models.diagnoser import Diagnoser
+from medtail.models.ensembles import load_members
 from medtail.pixels.dataset import PixelBatches, to_float
 from medtail.pixels.store import PixelStore, open_store
 from medtail.tables.manifest import FOLDS, Manifest
@@ -56,7 +57,7 @@ def predict(
     """
     run = Path(run)
     folder = run / "model" if (run / "model").is_dir() else run
-    diagnoser, card = load_model(folder)
+    diagnosers, card = load_members(folder)
     if fold is not None and fold not in FOLDS:
         raise MedtailError(f"fold: found {fold!r}; expected one of {', '.join(FOLDS)}.")
     chosen = card.check_manifest(manifest if fold is None else manifest.in_fold(fold))
@@ -72,16 +73,22 @@ def predict(
         cache = None if named is None else Path(str(named))
     with counter("prepare images", quiet=quiet) as tick:
         store = open_store(chosen, card.parts.pixels, cache=cache, progress=tick)
-    with counter("predict", quiet=quiet) as tick:
-        scores = score_rows(
-            diagnoser,
-            store,
-            rows=np.arange(len(chosen)),
-            batch_size=BATCH_SIZE if batch_size is None else batch_size,
-            device=choose_device(device),
-            test_time_flip=test_time_flip,
-            progress=tick,
-        )
+    shares = []
+    for number, diagnoser in enumerate(diagnosers, start=1):
+        text = "predict" if len(diagnosers) == 1 else f"predict, member {number} of {len(diagnosers)}"
+        with counter(text, quiet=quiet) as tick:
+            shares.append(
+                score_rows(
+                    diagnoser,
+                    store,
+                    rows=np.arange(len(chosen)),
+                    batch_size=BATCH_SIZE if batch_size is None else batch_size,
+                    device=choose_device(device),
+                    test_time_flip=test_time_flip,
+                    progress=tick,
+                )
+            )
+    scores = np.mean(shares, axis=0)
     return as_predictions(scores, chosen, card, manifest_digest=manifest.digest)
 
 

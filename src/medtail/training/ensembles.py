@@ -1,0 +1,159 @@
+"""`train`: one network, or several that differ only in their seed and whose scores are averaged.
+
+With few images of a rare class, the seed moves its figures more than most methods do; averaging a handful of
+networks takes much of that chance out. An ensemble's run folder is that of a single network, with the members' own
+run folders beside it:
+
+    RUN/members/member_0/   a complete run, and so on
+    RUN/model/              all members' networks, and the thresholds of their averaged scores
+    RUN/log.csv             the members' logs one under another, with a column `member`
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from medtail.config import build_config, config_to_dict
+from medtail.errors import MedtailError
+from medtail.judging.thresholds import choose_thresholds
+from medtail.models.ensembles import MEMBER, load_members, save_ensemble
+from medtail.runs import read_json, versions, write_json, write_text
+from medtail.seeding import stream_seed
+from medtail.tables.combine import average_predictions
+from medtail.tables.predictions import read_predictions
+from medtail.training.callbacks import tune_quality
+from medtail.training.config import TrainConfig
+from medtail.training.fit import TrainOutcome, config_digest_of, prepare_folder, train_network
+
+MEMBERS = "members"
+
+
+def train(config: TrainConfig, out: Path | str, *, resume: bool = False, quiet: bool = False) -> TrainOutcome:
+    """Train a model and write its run folder.
+
+    The kept weights are those of the epoch that `optimizer.keep` names (of the moving average, where there is one).
+    With `members` above 1, that many networks are trained one after the other, each from its own seed, and their
+    scores are averaged wherever the model is used. Thresholds are chosen on tune.
+
+    Args:
+        config: What to train; see `config.load_train_config`.
+        out: A new or empty folder; with `resume` the folder of a run that was cut off.
+        resume: Go on from the last whole epoch. On a CPU the final weights are bit for bit those of a run that was
+            never cut off. A finished run is left as it is.
+        quiet: Show no progress.
+
+    Returns:
+        Where the run is and how good it got.
+
+    Raises:
+        UsageError: `out` is not empty, or there is nothing to resume.
+        MedtailError: The manifest, its folds or images are not usable, or the training diverged.
+
+    Example:
+        >>> from medtail.training.config import load_train_config
+        >>> outcome = train(load_train_config("config.yaml"), "runs/first")  # doctest: +SKIP
+        >>> outcome.tune_map  # doctest: +SKIP
+        0.61
+
+    References:
+        lakshminarayanan2017 (deep ensembles).
+    """
+    out = Path(out)
+    # a config written in Python has not been through the YAML border: same checks, same messages
+    config = build_config(TrainConfig, config_to_dict(config), where="config")
+    if config.members == 1:
+        return train_network(config, out, resume=resume, quiet=quiet)
+    if config.devices * config.num_nodes > 1:
+        raise MedtailError(
+            f"members: found {config.members} with several devices; expected 1. Train each member as a run of its own"
+            " (another seed) and average their predictions."
+        )
+    prepare_folder(config, out, resume=resume)
+    if resume and (out / "run.json").exists():
+        return _finished(out)
+    outcomes = []
+    for number in range(config.members):
+        member = replace(config, members=1, seed=member_seed(config.seed, number))
+        folder = out / MEMBERS / MEMBER.format(number)
+        if not quiet:
+            sys.stderr.write(f"member {number + 1} of {config.members}, seed {member.seed}\n")
+        outcomes.append(train_network(member, folder, resume=(folder / "config.yaml").exists(), quiet=quiet))
+    return _join(config, out, outcomes)
+
+
+def member_seed(seed: int, number: int) -> int:
+    """Return the seed of one member; the first one's is the ensemble's own.
+
+    Example:
+        >>> member_seed(7, 0), member_seed(7, 1) != member_seed(7, 2)
+        (7, True)
+    """
+    return seed if number == 0 else stream_seed(seed, "member", number) % 2**31
+
+
+def _join(config: TrainConfig, out: Path, outcomes: list[TrainOutcome]) -> TrainOutcome:
+    """Make the ensemble's model folder, its predictions on tune, and at last `run.json`."""
+    runs = [outcome.run for outcome in outcomes]
+    tune = average_predictions([read_predictions(run / "predictions_tune.parquet") for run in runs])
+    quality, classes = tune_quality(tune.scores, tune.targets)
+    outcome = TrainOutcome(
+        run=out,
+        tune_map=float("nan") if quality is None else quality,
+        tune_classes=classes,
+        best_epoch=outcomes[0].best_epoch,
+        epochs_run=sum(outcome.epochs_run for outcome in outcomes),
+        seconds=sum(outcome.seconds for outcome in outcomes),
+    )
+    if (out / "model").exists():  # left by a run that was cut off just here; run.json is not there yet
+        shutil.rmtree(out / "model")
+    card = save_ensemble(
+        out / "model",
+        [run / "model" for run in runs],
+        thresholds=choose_thresholds(tune),
+        training={
+            "members": config.members,
+            "epochs_run": outcome.epochs_run,
+            "test_time_flip": config.test_time_flip,
+            "tune_map": outcome.to_json()["tune_map"],
+        },
+    )
+    digests = {**tune.digests, "model": card.digests["weights"]}
+    replace(tune, thresholds=card.thresholds, digests=digests).write(out / "predictions_tune.parquet")
+    logs = [pd.read_csv(run / "log.csv").assign(member=number) for number, run in enumerate(runs)]
+    write_text(out / "log.csv", pd.concat(logs).to_csv(index=False, lineterminator="\n"))
+    first = read_json(runs[0] / "run.json")
+    kept = ("manifest", "manifest_digest", "pixels_digest", "train_images", "tune_images", "device", "threads")
+    write_json(
+        out / "run.json",
+        {
+            **{key: value for key, value in outcome.to_json().items() if key != "run"},
+            **{key: first[key] for key in kept},
+            "members": config.members,
+            "config_digest": config_digest_of(config),
+            "weights_digest": card.digests["weights"],
+            "command": " ".join(sys.argv),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "versions": versions(),
+        },
+    )
+    return outcome
+
+
+def _finished(out: Path) -> TrainOutcome:
+    load_members(out / "model")  # a damaged run must not pass as finished
+    value = read_json(out / "run.json")
+    return TrainOutcome(
+        run=out,
+        tune_map=np.nan if value["tune_map"] is None else float(value["tune_map"]),
+        tune_classes=int(value["tune_classes"]),
+        best_epoch=int(value["best_epoch"]),
+        epochs_run=int(value["epochs_run"]),
+        seconds=float(value["seconds"]),
+    )
