@@ -46,7 +46,7 @@ from medtail.tables.manifest import Manifest, read_manifest
 from medtail.tables.tail import ClassCounts, count_classes
 from medtail.training.callbacks import BEST, LAST, Feed, RunKeeper, log_text
 from medtail.training.config import TrainConfig, portable, select_classes
-from medtail.training.loggers import build_loggers
+from medtail.training.loggers import build_loggers, close_loggers
 from medtail.training.module import TrainingModule
 from medtail.training.predict import as_predictions, choose_device, score_rows
 from medtail.training.progress import counter, epoch_report
@@ -251,6 +251,7 @@ def _fit(config: TrainConfig, out: Path, feed: Feed, loss: Loss, *, resume: bool
             gradient_clip_val=config.optimizer.gradient_clip,
             deterministic=True if is_gpu else None,
             benchmark=False,
+            log_every_n_steps=1,
             sync_batchnorm=is_gpu and feed.world_size > 1,
             use_distributed_sampler=False,
             logger=build_loggers(config.logging, out),
@@ -261,7 +262,10 @@ def _fit(config: TrainConfig, out: Path, feed: Feed, loss: Loss, *, resume: bool
             num_sanity_val_steps=0,
             default_root_dir=out,
         )
-        trainer.fit(module, datamodule=_Batches(feed))
+        try:
+            trainer.fit(module, datamodule=_Batches(feed))
+        finally:
+            close_loggers(trainer.loggers)
     return keeper.progress
 
 

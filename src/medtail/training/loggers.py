@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -35,7 +35,7 @@ def _build(name: Any, config: LoggingConfig, run: Path) -> Any:
         case "tensorboard":
             make = lambda: loggers.TensorBoardLogger(save_dir=run, name="tensorboard", version="")  # noqa: E731
         case "mlflow":
-            uri = config.uri if config.uri is not None else f"file:{run.resolve() / 'mlflow'}"
+            uri = config.uri if config.uri is not None else f"sqlite:///{run.resolve() / 'mlflow.db'}"
             make = lambda: loggers.MLFlowLogger(experiment_name=config.project, run_name=run.name, tracking_uri=uri)  # noqa: E731
         case "wandb":
             make = lambda: loggers.WandbLogger(  # noqa: E731
@@ -50,3 +50,10 @@ def _build(name: Any, config: LoggingConfig, run: Path) -> Any:
             f"logging.to: found {name!r}, but its package is not installed; `pip install 'medtail[{name}]'`, or"
             " leave it out: log.csv is always written."
         ) from error
+
+
+def close_loggers(loggers: Iterable[Any]) -> None:
+    """End W&B's run, which would otherwise take in the next member's numbers too."""
+    for logger in loggers:
+        if type(logger).__name__ == "WandbLogger":
+            logger.experiment.finish()
