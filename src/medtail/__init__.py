@@ -18,9 +18,30 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from medtail.challenges.medmnist import score_medmnist
+    from medtail.challenges.thyro_lmd import score_thyro_lmd
     from medtail.errors import MedtailError, UsageError
+    from medtail.judging.abstention import judge_abstention
+    from medtail.judging.calibrating import calibrate_table
+    from medtail.judging.calibration import CalibrationConfig, fit_calibration
+    from medtail.judging.calibration_record import CalibrationMap, read_calibration
+    from medtail.judging.comparison import Comparison, ComparisonConfig, compare
+    from medtail.judging.conformal import ConformalConfig, ConformalSets, fit_conformal, split_tune
+    from medtail.judging.conformal_coverage import judge_sets
     from medtail.judging.evaluation import EvaluationConfig, evaluate
+    from medtail.judging.fairness_words import fairness_summary
+    from medtail.judging.fold_comparison import compare_folds
+    from medtail.judging.net_benefit import decision_curve
+    from medtail.judging.prevalence import estimate_prevalence, read_prevalence
+    from medtail.judging.reliability import reliability_points
+    from medtail.judging.retarget import retarget, retarget_predictions
+    from medtail.judging.score_table import score_table
+    from medtail.judging.seeds import judge_seeds
+    from medtail.judging.subgroups import columns_from_manifest
     from medtail.judging.summary import summary_text
+    from medtail.judging.thresholds import fit_thresholds
+    from medtail.judging.unknown import judge_unknown
+    from medtail.judging.verification import verify_results
     from medtail.pixels.decode import read_image
     from medtail.quickstart import quickstart
     from medtail.reporting.report import write_report
@@ -37,6 +58,12 @@ if TYPE_CHECKING:
     from medtail.training.predict import predict
 
 _HOME = {
+    "CalibrationConfig": "judging.calibration",
+    "CalibrationMap": "judging.calibration_record",
+    "Comparison": "judging.comparison",
+    "ComparisonConfig": "judging.comparison",
+    "ConformalConfig": "judging.conformal",
+    "ConformalSets": "judging.conformal",
     "EvaluationConfig": "judging.evaluation",
     "LabelSpace": "tables.labels",
     "Manifest": "tables.manifest",
@@ -45,26 +72,56 @@ _HOME = {
     "Results": "tables.results",
     "UsageError": "errors",
     "audit_manifest": "tables.audit",
+    "calibrate_table": "judging.calibrating",
+    "columns_from_manifest": "judging.subgroups",
+    "compare": "judging.comparison",
+    "compare_folds": "judging.fold_comparison",
+    "decision_curve": "judging.net_benefit",
+    "estimate_prevalence": "judging.prevalence",
     "evaluate": "judging.evaluation",
+    "fairness_summary": "judging.fairness_words",
+    "fit_calibration": "judging.calibration",
+    "fit_conformal": "judging.conformal",
+    "fit_thresholds": "judging.thresholds",
     "import_layout": "sources.importing",
+    "judge_abstention": "judging.abstention",
     "judge_run": "training.judged",
+    "judge_seeds": "judging.seeds",
+    "judge_sets": "judging.conformal_coverage",
+    "judge_unknown": "judging.unknown",
     "kfold_manifests": "tables.splits",
     "load_train_config": "training.config",
     "manifest_from_frame": "tables.manifest",
     "predict": "training.predict",
     "quickstart": "quickstart",
+    "read_calibration": "judging.calibration_record",
     "read_image": "pixels.decode",
     "read_manifest": "tables.manifest",
     "read_predictions": "tables.predictions",
+    "read_prevalence": "judging.prevalence",
     "read_results": "tables.results",
+    "reliability_points": "judging.reliability",
     "report_run": "training.judged",
+    "retarget": "judging.retarget",
+    "retarget_predictions": "judging.retarget",
+    "score_medmnist": "challenges.medmnist",
+    "score_table": "judging.score_table",
+    "score_thyro_lmd": "challenges.thyro_lmd",
     "split_manifest": "tables.splits",
+    "split_tune": "judging.conformal",
     "summary_text": "judging.summary",
     "train": "training.ensembles",
+    "verify_results": "judging.verification",
     "write_report": "reporting.report",
 }
 
 __all__ = [
+    "CalibrationConfig",
+    "CalibrationMap",
+    "Comparison",
+    "ComparisonConfig",
+    "ConformalConfig",
+    "ConformalSets",
     "EvaluationConfig",
     "LabelSpace",
     "Manifest",
@@ -73,22 +130,46 @@ __all__ = [
     "Results",
     "UsageError",
     "audit_manifest",
+    "calibrate_table",
+    "columns_from_manifest",
+    "compare",
+    "compare_folds",
+    "decision_curve",
+    "estimate_prevalence",
     "evaluate",
+    "fairness_summary",
+    "fit_calibration",
+    "fit_conformal",
+    "fit_thresholds",
     "import_layout",
+    "judge_abstention",
     "judge_run",
+    "judge_seeds",
+    "judge_sets",
+    "judge_unknown",
     "kfold_manifests",
     "load_train_config",
     "manifest_from_frame",
     "predict",
     "quickstart",
+    "read_calibration",
     "read_image",
     "read_manifest",
     "read_predictions",
+    "read_prevalence",
     "read_results",
+    "reliability_points",
     "report_run",
+    "retarget",
+    "retarget_predictions",
+    "score_medmnist",
+    "score_table",
+    "score_thyro_lmd",
     "split_manifest",
+    "split_tune",
     "summary_text",
     "train",
+    "verify_results",
     "write_report",
 ]
 

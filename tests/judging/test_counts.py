@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from medtail.errors import MedtailError
-from medtail.judging.counts import assessed, calibration_gaps, confusion_counts, f1_from_counts, ratio
+from medtail.judging.counts import (
+    assessed,
+    calibration_gaps,
+    confusion_counts,
+    f1_from_counts,
+    f_beta_from_counts,
+    is_called,
+    mcc_from_counts,
+    ratio,
+)
 
 
 def test_rows_not_assessed_are_dropped_with_their_scores_and_weights() -> None:
@@ -59,3 +68,39 @@ def test_ratios_and_f1_are_nan_where_undefined_and_raise_no_warning() -> None:
     assert np.isnan(ratio(1.0, 0.0))
     assert np.isnan(f1_from_counts(np.array(0.0), np.array(5.0), np.array(0.0)))
     assert f1_from_counts(np.array(0.0), np.array(0.0), np.array(2.0)) == 0.0
+
+
+def test_only_two_ways_to_decide_are_known() -> None:
+    assert is_called(np.array([0.5, 0.6]), 0.5).tolist() == [True, True]
+    assert is_called(np.array([0.5, 0.6]), 0.5, decision=">").tolist() == [False, True]
+    assert confusion_counts(np.array([0.5, 0.5]), np.array([1, 0]), decision=">") == (0.0, 0.0, 1.0, 1.0)
+    with pytest.raises(MedtailError, match="expected '>=' or '>'"):
+        is_called(np.array([0.5]), 0.5, decision="=>")  # type: ignore[arg-type]
+
+
+def test_equal_mass_bins_share_out_weights_as_if_rows_were_repeated() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        scores, times = random.integers(0, 8, 20) / 8, random.integers(0, 4, 20)
+        weighted, _ = calibration_gaps(scores, np.zeros(20), mode="equal_mass", bins=4, weights=times.astype(float))
+        repeated, _ = calibration_gaps(np.repeat(scores, times), np.zeros(times.sum()), mode="equal_mass", bins=4)
+        assert np.array_equal(np.repeat(weighted, times), repeated)
+
+
+def test_the_cuts_of_equal_mass_bins_are_the_order_statistics_of_the_shares() -> None:
+    scores = np.random.default_rng(1).permutation(23) / 23
+    index, _ = calibration_gaps(scores, np.zeros(23), mode="equal_mass", bins=5)
+    cuts = np.sort(scores)[[23 * b // 5 for b in range(1, 5)]]
+    assert np.array_equal(index, np.searchsorted(cuts, scores, side="right"))
+
+
+def test_formulas_of_counts_take_arrays_of_any_shape() -> None:
+    tp, fp, fn, tn = (
+        np.array([[3.0, 0.0, 2.0]]),
+        np.array([[1.0, 2.0, 0.0]]),
+        *np.array([[[2.0, 0, 0]], [[4.0, 5, 3]]]),
+    )
+    assert f_beta_from_counts(tp, fp, fn, beta=2.0) == pytest.approx(np.array([[15 / 24, np.nan, 1.0]]), nan_ok=True)
+    assert mcc_from_counts(tp, fp, fn, tn) == pytest.approx(
+        np.array([[10 / np.sqrt(600), np.nan, 1.0]]), nan_ok=True, abs=1e-15
+    )

@@ -28,3 +28,10 @@ def test_predictions_bring_their_own_thresholds_and_groups() -> None:
     assert decide(predictions).tolist() == [[False, True, True]]
     assert decide(predictions, thresholds=np.full(3, 0.5)).tolist() == [[False, True, False]]
     assert decide(predictions, groups=[]).tolist() == [[False, False, True]]
+
+
+def test_a_score_at_its_threshold_is_called_unless_asked_otherwise() -> None:
+    scores = np.array([[0.5, 0.5, 0.3]])
+    assert decide(scores).tolist() == [[True, True, False]]
+    assert decide(scores, decision=">").tolist() == [[False, False, False]]
+    assert decide(scores, decision=">", groups=[(0, 1)]).tolist() == [[True, False, False]]

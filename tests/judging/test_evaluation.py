@@ -21,11 +21,13 @@ from medtail.judging.evaluation import EvaluationConfig, evaluate
 from medtail.judging.intervals import percentile_interval
 from medtail.tables.labels import LabelSpace
 from medtail.tables.predictions import Predictions
-from medtail.tables.results import read_results
+from medtail.tables.results import Results, read_results
 from medtail.tables.tail import ClassCounts
 
 FEW = EvaluationConfig(bootstrap=100)
 CLASS_ROWS = {
+    "fnr", "fnr_at_half", "balanced_accuracy", "mcc", "npv", "log_loss", "ap_lift", "recall@wilson", "fnr@wilson",
+    "specificity@wilson", "n_effective:recall", "n_effective:specificity",
     "ap", "auroc", "f1", "f1_at_half", "precision", "recall", "specificity", "ece", "brier", "threshold", "ap_chance",
     "n_rows", "n_patients", "n_pos", "n_pos_patients", "prevalence", "defined_share:ap", "defined_share:auroc",
 }  # fmt: skip
@@ -172,7 +174,9 @@ def test_doubling_every_row_changes_no_value_and_no_interval() -> None:
     predictions = made_up()
     twice = predictions.take(np.tile(np.arange(len(predictions)), 2))
     before, after = numbers(predictions), numbers(twice)
+    # a proportion is never worth more rows than there are: where images of a patient disagree, doubling lifts that
     counted = before["metric"].isin(["n_rows", "n_pos", "ap_chance"])
+    counted |= before["metric"].str.contains("wilson|n_effective")
     columns = ["metric", "class", "tail_group", "value", "low", "high"]
     pd.testing.assert_frame_equal(before.loc[~counted, columns], after.loc[~counted, columns], rtol=0, atol=1e-10)
 
@@ -218,6 +222,18 @@ def test_proportions_without_a_miss_get_the_rule_of_three_on_patients() -> None:
     assert (row["value"], row["high"]) == (1.0, 1.0)
     assert row["low"] == pytest.approx(0.05 ** (1 / patients))
     assert any("fully separated for 1 class: rare" in warning for warning in results.header["warnings"])
+
+
+def test_a_negative_verdict_that_never_failed_counts_the_patients_it_was_given_to() -> None:
+    predictions = made_up()
+    scores = predictions.scores.copy()
+    scores[:, 2] = np.where(predictions.targets[:, 2] == 0, 0.1, 0.9)
+    scores[:100, 2] = 0.9  # false alarms, but nobody missed
+    results = evaluate(replace(predictions, scores=scores), config=FEW)
+    row = results.rows("npv", class_name="rare").iloc[0]
+    passed = (scores[:, 2] < 0.5) & ~np.isnan(predictions.targets[:, 2])
+    assert (row["value"], row["high"]) == (1.0, 1.0)
+    assert row["low"] == pytest.approx(0.05 ** (1 / len(set(predictions.patients[passed]))))
 
 
 def test_few_positives_hard_scores_and_constant_scores_are_said_in_words() -> None:
@@ -297,7 +313,7 @@ def test_nothing_is_too_degenerate_to_judge(
     known = results.frame.dropna(subset=["low"])
     # a percentile interval of a biased metric may miss its own value; it must still be an interval
     assert (known["low"] <= known["high"]).all()
-    assert (results.frame["value"].dropna() >= 0).all()
+    assert (results.frame.loc[results.frame["metric"] != "mcc", "value"].dropna() >= 0).all()
     json.dumps(results.header, allow_nan=False)
 
 
@@ -342,8 +358,147 @@ def test_impossible_settings_are_refused(wrong: dict[str, int]) -> None:
 
 def test_the_judge_imports_no_torch_no_compiler_and_no_oracle() -> None:
     script = (
-        "import sys, medtail.judging.evaluation, medtail.judging.summary, medtail.judging.thresholds\n"
+        "import sys, medtail.judging.evaluation, medtail.judging.summary\n"
         "print([name for name in ('torch', 'numba', 'sklearn', 'scipy', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_is_missed_is_one_less_recall_with_its_interval_turned_round() -> None:
+    results = evaluate(made_up(), config=FEW)
+    for name in ("common", "rare"):
+        missed, found = (results.rows(metric, class_name=name).iloc[0] for metric in ("fnr", "recall"))
+        assert missed["value"] == pytest.approx(1 - found["value"])
+        assert (missed["low"], missed["high"]) == pytest.approx((1 - found["high"], 1 - found["low"]))
+
+
+def test_wilson_stands_beside_the_bootstrap_and_is_wider_than_independent_rows_would_make_it() -> None:
+    predictions = made_up(rows=300)
+    same = np.repeat(np.arange(0, 300, 5), 5)  # five equal images a patient
+    predictions = replace(
+        predictions,
+        scores=predictions.scores[same],
+        targets=predictions.targets[same],
+        patients=np.array([f"p{row // 5}" for row in range(300)], dtype=object),
+    )
+    results = evaluate(predictions, config=FEW, thresholds=dict.fromkeys(predictions.labels.class_names, 0.4))
+    row, boot = (results.rows(name, class_name="common").iloc[0] for name in ("recall@wilson", "recall"))
+    assert row["value"] == boot["value"]
+    assert row["high"] - row["low"] == pytest.approx(boot["high"] - boot["low"], rel=0.35)
+    worth = results.value("n_effective:recall", class_name="common")
+    patients = results.value("n_pos_patients", class_name="common")
+    assert worth == pytest.approx(patients - 1, rel=0.01)  # K/(K-1) of the variance of K independent patients
+
+
+def test_groups_weigh_alike_in_the_mean_of_groups() -> None:
+    results = evaluate(made_up(), config=FEW)
+    row = results.rows("mean_of_tail_groups:ap").iloc[0]
+    parts = [results.value("ap", tail_group=group) for group in ("head", "medium", "tail")]
+    assert row["value"] == pytest.approx(np.mean(parts))
+    assert row["support"] == 3
+    assert row["low"] < row["value"] < row["high"]
+
+
+def test_a_group_that_cannot_be_judged_leaves_the_mean_of_groups() -> None:
+    predictions = made_up(counts=False)
+    members = {"head": predictions.labels.class_names[:3], "tail": predictions.labels.class_names[3:]}
+    results = evaluate(predictions, config=EvaluationConfig(bootstrap=10, tail_rule="list", tail_members=members))
+    assert results.rows("mean_of_tail_groups:ap").iloc[0]["support"] == 2
+
+
+def test_the_tail_is_pooled_into_one_question() -> None:
+    results = evaluate(made_up(), config=FEW)
+    assert {"any_finding_ap", "any_finding_auroc", "micro_ap"} <= set(
+        results.frame.loc[(results.frame["tail_group"] == "tail") & (results.frame["class"] == ""), "metric"]
+    )
+    positives = sum(results.value("n_pos", class_name=name) for name in ("rare", "rarest"))
+    assert results.rows("micro_ap", tail_group="tail").iloc[0]["support"] == positives
+    assert "micro_ap" not in set(evaluate(made_up(counts=False), config=FEW).frame["metric"])
+
+
+def test_critical_classes_have_a_mean_false_negative_rate_of_their_own() -> None:
+    config = EvaluationConfig(bootstrap=100, critical=("rare", "middle"))
+    predictions = made_up()
+    results = evaluate(predictions, config=config, thresholds=dict.fromkeys(predictions.labels.class_names, 0.4))
+    for name, metric in (("critical_fnr", "fnr"), ("critical_fnr_at_half", "fnr_at_half")):
+        expected = np.mean([results.value(metric, class_name=c) for c in ("rare", "middle")])
+        row = results.rows(name).iloc[0]
+        assert row["value"] == pytest.approx(expected)
+        assert (row["support"], row["class"]) == (2, "")
+        assert row["low"] < row["value"] < row["high"]
+    assert results.value("critical_fnr") != results.value("critical_fnr_at_half")
+    with pytest.raises(MedtailError, match="critical class 'midle': no such class; did you mean 'middle'"):
+        evaluate(predictions, config=EvaluationConfig(bootstrap=10, critical=("midle",)))
+
+
+def absent_class() -> Predictions:
+    predictions = made_up()
+    targets = predictions.targets.copy()
+    targets[:, 3] = np.where(np.isnan(targets[:, 3]), np.nan, 0.0)
+    return replace(predictions, targets=targets)
+
+
+def test_absent_classes_can_be_refused() -> None:
+    with pytest.raises(MedtailError, match=r"made_up.csv, no positive row for 1 of 7 classes: rarest.*absent: nan"):
+        evaluate(absent_class(), config=EvaluationConfig(bootstrap=10, absent="error"))
+    evaluate(made_up(), config=EvaluationConfig(bootstrap=10, absent="error"))
+
+
+def test_absent_classes_count_zero_only_when_asked_and_it_is_said() -> None:
+    left_out, zero = (
+        evaluate(absent_class(), config=EvaluationConfig(bootstrap=50, absent=absent)) for absent in ("nan", "zero")
+    )  # type: ignore[arg-type]
+    assert zero.value("auroc") == pytest.approx(left_out.value("auroc") * 6 / 7)
+    assert zero.rows("auroc", class_name="", tail_group="").iloc[0]["support"] == 7
+    assert zero.value("ap", class_name="rarest") == 0.0
+    assert np.isnan(zero.rows("ap", class_name="rarest").iloc[0]["low"])
+    assert any("count as 0 in the averages, as asked" in warning for warning in zero.header["warnings"])
+    assert not any("count as 0" in warning for warning in left_out.header["warnings"])
+    before, after = (found.frame[found.frame["class"] == "common"] for found in (left_out, zero))
+    pd.testing.assert_frame_equal(before, after)
+
+
+def test_strata_are_named_and_hold_rare_classes_in_every_resample() -> None:
+    plain, strata = (evaluate(made_up(), config=EvaluationConfig(bootstrap=300, strata=s)) for s in (None, "rarest"))  # type: ignore[arg-type]
+    assert plain.header["bootstrap"]["strata"] is None
+    assert strata.header["bootstrap"]["strata"] == "rarest"
+    assert any("inside strata" in warning for warning in strata.header["warnings"])
+    name = "defined_share:ap"
+    assert strata.value(name, class_name="rarest") == 1.0 >= plain.value(name, class_name="rarest")
+
+    def width(results: Results) -> float:
+        row = results.rows("ap_lift", class_name="rare").iloc[0]
+        return float(row["high"] - row["low"])
+
+    assert width(strata) < width(plain)
+
+
+def test_bca_intervals_differ_keep_the_values_and_say_where_they_could_not_be() -> None:
+    percentile, bca = (
+        evaluate(made_up(), config=EvaluationConfig(bootstrap=300, interval_method=method))
+        for method in ("percentile", "bca")
+    )  # type: ignore[arg-type]
+    pd.testing.assert_frame_equal(percentile.frame[["metric", "value"]], bca.frame[["metric", "value"]])
+    first, second = (found.rows("ap", class_name="rare").iloc[0] for found in (percentile, bca))
+    assert (first["low"], first["high"]) != (second["low"], second["high"])
+    assert bca.header["bootstrap"]["interval_method"] == "bca"
+    assert bca.header["bootstrap"]["jackknife_groups"] == 100
+    scores = made_up().scores.copy()
+    scores[:, 0] = np.where(made_up().targets[:, 0] == 1, 0.9, 0.1)
+    perfect = evaluate(replace(made_up(), scores=scores), config=EvaluationConfig(bootstrap=50, interval_method="bca"))
+    # all resamples equal a perfect AP: half of them count as below, and the interval has no width
+    assert perfect.rows("ap", class_name="common").iloc[0]["low"] == 1.0
+
+
+def test_subgroups_stand_in_the_same_table() -> None:
+    predictions = made_up(rows=400)
+    sex = np.array(["F", "M"], dtype=object)[np.arange(400) // 2 % 2]
+    results = evaluate(predictions, config=FEW, by={"sex": sex})
+    assert {"sex=F", "sex=M"} <= set(results.frame["subgroup"])
+    assert results.header["subgroups"]["columns"] == ["sex"]
+    plain = evaluate(predictions, config=FEW)
+    compared = results.frame["metric"].str.startswith("n_comparisons")
+    overall = results.frame[(results.frame["subgroup"] == "") & ~compared].reset_index(drop=True)
+    pd.testing.assert_frame_equal(overall, plain.frame)
+    assert results.value("auroc") == plain.value("auroc")

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from medtail.errors import MedtailError
 from medtail.judging import metrics
 
 NAN = float("nan")
@@ -89,21 +90,76 @@ def test_a_calibrated_simulator_has_almost_no_ece() -> None:
     assert metrics.expected_calibration_error(scores**3, targets) > 0.1
 
 
-def test_curves_are_empty_where_undefined_and_end_where_they_must() -> None:
-    scores, targets = np.array([0.9, 0.4, 0.4, 0.1]), np.array([1, 1, 0, 0])
-    roc, pr = metrics.roc_curve(scores, targets), metrics.pr_curve(scores, targets)
-    assert (roc.x[0], roc.y[0], roc.x[-1], roc.y[-1]) == (0.0, 0.0, 1.0, 1.0)
-    assert (pr.x[-1], pr.y[-1]) == (1.0, 0.5)
-    assert float(np.sum(np.diff(roc.x) * (roc.y[1:] + roc.y[:-1]) / 2)) == metrics.auroc(scores, targets)
-    assert float(np.sum(np.diff(pr.x, prepend=0.0) * pr.y)) == metrics.average_precision(scores, targets)
-    for curve in (metrics.roc_curve(scores, np.zeros(4)), metrics.pr_curve(scores, np.zeros(4))):
-        assert len(curve.x) == len(curve.y) == len(curve.thresholds) == 0
-    assert len(metrics.reliability_curve(scores, np.full(4, NAN)).weight) == 0
+def test_each_decision_metric_is_its_formula() -> None:
+    # 3 true positives, 1 false positive, 2 false negatives, 4 true negatives
+    scores = np.array([0.9] * 4 + [0.1] * 6)
+    targets = np.array([1, 1, 1, 0, 1, 1, 0, 0, 0, 0])
+    assert metrics.fnr(scores, targets) == 2 / 5
+    assert metrics.npv(scores, targets) == 4 / 6
+    assert metrics.f_beta(scores, targets, beta=2.0) == 5 * 3 / (5 * 3 + 4 * 2 + 1)
+    assert metrics.f_beta(scores, targets, beta=1.0) == metrics.f1(scores, targets) == 6 / 9
+    assert metrics.f_beta(scores, targets, beta=0.0) == metrics.precision(scores, targets)
+    assert metrics.mcc(scores, targets) == pytest.approx((3 * 4 - 1 * 2) / np.sqrt(4 * 5 * 5 * 6), abs=1e-15)
 
 
-def test_a_reliability_curve_has_the_ece_as_its_weighted_gap() -> None:
-    random = np.random.default_rng(2)
-    scores, targets = random.random(200), random.integers(0, 2, 200).astype(float)
-    curve = metrics.reliability_curve(scores, targets, bins=7)
-    gap = np.sum(curve.weight * np.abs(curve.positive_share - curve.mean_score)) / curve.weight.sum()
-    assert gap == pytest.approx(metrics.expected_calibration_error(scores, targets, bins=7), abs=1e-12)
+@pytest.mark.parametrize(
+    "metric", [metrics.precision, metrics.recall, metrics.specificity, metrics.f1, metrics.fnr, metrics.npv]
+)
+def test_a_score_at_the_threshold_is_called_unless_asked_otherwise(metric: metrics.Metric) -> None:
+    scores, targets = np.array([0.9, 0.5, 0.5, 0.1]), np.array([1, 1, 0, 0])
+    called = metric(scores, targets)
+    assert called == metric(np.array([1.0, 1.0, 1.0, 0.0]), targets)
+    above = metric(scores, targets, decision=">")
+    assert above == metric(np.array([1.0, 0.0, 0.0, 0.0]), targets)
+    assert above != called
+
+
+@pytest.mark.parametrize(
+    ("scores", "targets"),
+    [([0.9, 0.9], [1, 0]), ([0.1, 0.1], [1, 0]), ([0.9, 0.1], [1, 1]), ([0.9, 0.1], [0, 0])],
+    ids=["all called", "none called", "no negative", "no positive"],
+)
+def test_the_correlation_is_nan_where_a_factor_is_zero(scores: list[float], targets: list[int]) -> None:
+    assert np.isnan(metrics.mcc(np.array(scores), np.array(targets)))
+
+
+def test_an_absent_class_is_left_out_of_a_macro_average_refused_or_counted_as_zero_as_asked() -> None:
+    values = np.array([0.8, NAN, 0.6])
+    assert metrics.macro(values, absent="zero") == (pytest.approx(1.4 / 3), 3)
+    with pytest.raises(MedtailError, match="undefined for class 'Hernia'"):
+        metrics.macro(values, absent="error", names=["Mass", "Hernia", "Edema"])
+    with pytest.raises(MedtailError, match="number 1"):
+        metrics.macro(values, absent="error")
+    assert metrics.macro(values, among=np.array([True, False, True]), absent="error") == (pytest.approx(0.7), 2)
+    with pytest.raises(MedtailError, match="expected nan, zero or error"):
+        metrics.macro(values, absent="half")  # type: ignore[arg-type]
+
+
+def test_size_weighted_group_means_are_the_macro_average() -> None:
+    random = np.random.default_rng(3)
+    values = np.where(random.random(20) < 0.2, NAN, random.random(20))
+    group = random.integers(0, 3, 20)
+    parts = [metrics.macro(values, among=group == g) for g in range(3)]
+    assert sum(mean * count for mean, count in parts) / sum(count for _, count in parts) == pytest.approx(
+        metrics.macro(values)[0], abs=1e-12
+    )
+
+
+def test_weights_of_rows_reach_every_class() -> None:
+    random = np.random.default_rng(4)
+    scores, targets = random.random((30, 3)), random.integers(0, 2, (30, 3))
+    times = random.integers(0, 3, 30)
+    weighted = metrics.per_class(metrics.average_precision, scores, targets, weights=times)
+    repeated = metrics.per_class(
+        metrics.average_precision, np.repeat(scores, times, axis=0), np.repeat(targets, times, axis=0)
+    )
+    assert weighted == pytest.approx(repeated, abs=1e-12)
+
+
+def test_masking_a_cell_never_changes_another_class() -> None:
+    random = np.random.default_rng(5)
+    scores, targets = random.random((30, 3)), random.integers(0, 2, (30, 3)).astype(float)
+    before = metrics.per_class(metrics.auroc, scores, targets)
+    targets[:10, 1] = NAN
+    after = metrics.per_class(metrics.auroc, scores, targets)
+    assert (before == after).tolist() == [True, False, True]

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from medtail.errors import MedtailError
+from medtail.judging.calibration_maps import AffineMap, SoftmaxMap
+from medtail.judging.calibration_record import CalibrationMap
 from medtail.models.backbones import ResNetConfig
 from medtail.models.checkpoint import (
     ModelCard,
@@ -230,3 +232,38 @@ def test_other_pixel_settings_are_all_named(saved: Path) -> None:
         card.check_pixels(PixelConfig(size_px=64, channels=3))
     assert "channels: found 3; expected 1, as the model's card says" in str(caught.value)
     assert "size_px: found 64; expected 32" in str(caught.value)
+
+
+def calibration(*, model: str | None, labels: LabelSpace = LABELS) -> CalibrationMap:
+    maps = (
+        SoftmaxMap(group="shape", classes=("shape=oval", "shape=round"), alpha=0.1, bias=(0.5, -0.5)),
+        AffineMap(class_name=labels.class_names[-1], alpha=0.2, beta=-1.0),
+    )
+    return CalibrationMap(labels, maps, "auto", 10.0, rows="ab", num_rows=5, num_patients=4, model=model)
+
+
+def test_a_calibration_of_these_weights_is_loaded_with_them(saved: Path) -> None:
+    assert load_model(saved)[1].calibration is None
+    stored = calibration(model=read_card(saved).digests["weights"])
+    stored.write(saved / "calibration.json")
+    _, card = load_model(saved)
+    assert card.calibration == stored
+    assert "calibration" not in card.to_json()
+
+
+@pytest.mark.parametrize(("model", "named"), [(None, "no model"), ("f" * 64, "weights ffffffffffff")])
+def test_a_calibration_of_other_weights_is_refused(saved: Path, model: str | None, named: str) -> None:
+    calibration(model=model).write(saved / "calibration.json")
+    with pytest.raises(MedtailError, match=f"was fitted for {named}, not for these .*--replace"):
+        load_model(saved)
+
+
+def test_a_calibration_of_other_classes_or_a_damaged_one_is_refused(saved: Path) -> None:
+    weights = read_card(saved).digests["weights"]
+    other = LabelSpace.from_columns(["shape=oval", "shape=round", "calcification"])
+    calibration(model=weights, labels=other).write(saved / "calibration.json")
+    with pytest.raises(MedtailError, match=r"(?s)has calcification|lacks calcification"):
+        load_model(saved)
+    (saved / "calibration.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(MedtailError, match="format None is unknown"):
+        load_model(saved)

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from medtail.errors import MedtailError
+from medtail.judging.calibration_maps import IdentityMap
+from medtail.judging.calibration_record import CalibrationMap
 from medtail.models.backbones import ResNetConfig
 from medtail.models.checkpoint import ModelCard, ModelParts, load_model, save_model
 from medtail.models.diagnoser import build_diagnoser
@@ -124,3 +126,14 @@ def test_nothing_is_overwritten(saved: Path, sources: list[Path]) -> None:
 def test_one_network_is_not_read_from_an_ensemble(saved: Path) -> None:
     with pytest.raises(MedtailError, match="ensemble of 3"):
         load_model(saved)
+
+
+def test_an_ensembles_calibration_is_of_its_averaged_scores(saved: Path) -> None:
+    maps = tuple(IdentityMap(class_name=name) for name in LABELS.class_names)
+    weights = read_ensemble_card(saved).digests["weights"]
+    stored = CalibrationMap(LABELS, maps, "platt", 10.0, rows="ab", num_rows=1, num_patients=1, model=weights)
+    stored.write(saved / "calibration.json")
+    assert load_members(saved)[1].calibration == stored
+    replace(stored, model="f" * 64).write(saved / "calibration.json")
+    with pytest.raises(MedtailError, match="was fitted for weights ffffffffffff"):
+        load_members(saved)

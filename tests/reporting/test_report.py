@@ -18,6 +18,7 @@ import pytest
 
 from medtail.errors import MedtailError
 from medtail.judging.evaluation import EvaluationConfig, evaluate
+from medtail.judging.retarget import retarget
 from medtail.reporting.facts import class_facts
 from medtail.reporting.report import write_report
 from medtail.tables.labels import LabelSpace
@@ -26,7 +27,9 @@ from medtail.tables.predictions import Predictions
 from medtail.tables.results import results_from_rows
 
 VOID = {"meta", "br", "img"}
-SECTIONS = ["summary", "groups", "classes", "figures", "examples", "data", "methods", "limits", "references"]
+FIRST = ["summary", "groups", "classes", "figures", "reliability", "decisions"]
+LAST = ["examples", "data", "methods", "limits", "references"]
+SECTIONS = [*FIRST, *LAST]
 
 
 class Page(HTMLParser):
@@ -157,15 +160,67 @@ def test_every_drawing_and_picture_has_words(full) -> None:
 def test_references_are_exactly_those_of_the_methods(full) -> None:
     listed = re.search(r'<ol class="references">(.*?)</ol>', full, flags=re.DOTALL)[1]
     found = re.findall(r"<li>(\w+)", listed)
-    assert {"Ridnik", "He", "Efron", "Saito", "Naeini", "Lipton", "Lin"} == set(found) - {"Hanley"}
+    assert {"Ridnik", "He", "Efron", "Saito", "Naeini", "Lipton", "Lin", "Kumar"} == set(found) - {"Hanley"}
 
 
-def test_same_inputs_give_the_same_bytes(judged, tmp_path) -> None:
+@pytest.fixture(scope="module")
+def whole(judged, tmp_path_factory) -> tuple[str, str]:
+    """Two pages of the same inputs with every section of the judge, names hostile wherever names can be."""
+    predictions = replace(judged.predictions, digests={**judged.predictions.digests, "calibration": "c" * 64})
+    site = np.where(np.arange(len(predictions)) % 3 == 0, judged.evil, "south").astype(object)
+    config = EvaluationConfig(bootstrap=64, tail_cuts=(0.3, 0.11), critical=(judged.evil, "common"))
+    results = evaluate(predictions, config=config, by={"site": site})
+    tune = replace(
+        predictions,
+        image_ids=np.array([f"t{n}" for n in range(len(predictions))], dtype=object),
+        patients=np.array([f"t{p}" for p in predictions.patients], dtype=object),
+        folds=np.full(len(predictions), "tune", dtype=object),
+    )
+    there = retarget(predictions, {judged.evil: {judged.evil: 0.01, "rare": 0.02}}, config=config)
+    folder = tmp_path_factory.mktemp("whole")
+    first, second = (
+        write_report(
+            folder / name, predictions=predictions, results=results, title="Whole", tune=tune, retargeted=there
+        ).read_text("utf-8")
+        for name in ("a.html", "b.html")
+    )
+    return first, second
+
+
+def test_every_section_of_the_judge_stands_in_order_and_well_formed(whole) -> None:
+    page = Page(whole[0])
+    middle = ["subgroups", "conformal", "abstention", "prevalence"]
+    assert [attrs["id"] for attrs in page.named("section")] == [*FIRST, *middle, *LAST[1:]]
+    ids = Counter(attrs["id"] for _, attrs in page.tags if "id" in attrs)
+    assert max(ids.values()) == 1
+    assert not any("style" in attrs for _, attrs in page.tags)
+    assert ">nan<" not in whole[0].lower()
+    assert not re.search(r"\bnan\b", re.sub(r"<(style|script)>.*?</\1>", "", whole[0], flags=re.DOTALL))
+
+
+def test_hostile_subgroups_sites_and_critical_classes_stay_text(whole, judged) -> None:
+    assert whole[0].count("<script") == 1
+    assert judged.evil not in whole[0]
+    shown = html.escape(f"site={judged.evil}", quote=False).replace('"', "&#34;")
+    assert shown in whole[0]
+
+
+def test_methods_of_the_sections_are_cited_and_their_words_explained(whole) -> None:
+    listed = re.search(r'<ol class="references">(.*?)</ol>', whole[0], flags=re.DOTALL)[1]
+    cited = set(re.findall(r"<li>(\w+)", listed))
+    assert {"Vickers", "Holm", "Vovk", "Geifman", "Jones", "Saerens", "Kumar"} <= cited
+    assert "no entry in references.bib" not in whole[0]
+    for word in ("any tail finding", "missed (FNR)", "net benefit", "gap", "coverage", "refused", "PPV, NPV"):
+        assert f"<dt>{word}</dt>" in whole[0]
+
+
+def test_same_inputs_give_the_same_bytes(judged, tmp_path, whole) -> None:
     pages = [
         write_report(tmp_path / name, predictions=judged.predictions, results=judged.results, title="T").read_bytes()
         for name in ("a.html", "b.html")
     ]
     assert pages[0] == pages[1]
+    assert whole[0] == whole[1]
 
 
 def test_scores_of_strangers_without_card_counts_or_thresholds_are_reported(judged, tmp_path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from medtail.errors import MedtailError, UsageError
-from medtail.sources.medmnist import import_medmnist
+from medtail.sources.medmnist import import_medmnist, read_medmnist_labels
 
 SIZES = {"train": 5, "val": 2, "test": 3}
 
@@ -166,3 +166,31 @@ def test_damaged_bytes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MedtailError, match=r"data\.npz"):
         import_medmnist(path, images_out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_labels_alone_are_read_of_volumes_too_and_of_the_splits_asked_for(tmp_path: Path) -> None:
+    given = {**arrays(), "train_images": np.zeros((5, 8, 8, 8), np.uint8)}
+    path = archive(tmp_path, **given)
+    found = read_medmnist_labels(path, splits=["train", "test"])
+    assert set(found) == {"train", "test"}
+    assert np.array_equal(found["train"], given["train_labels"])
+
+
+def test_labels_that_cannot_be_read_are_all_listed(tmp_path: Path) -> None:
+    hostile = np.array([Bomb()] * 5, dtype=object)
+    Bomb.trace = str(tmp_path / "trace")
+    given = {**arrays(), "train_labels": hostile, "val_labels": np.zeros((2, 1))}
+    del given["test_labels"]
+    with pytest.raises(MedtailError) as caught:
+        read_medmnist_labels(archive(tmp_path, **given))
+    assert "array 'train_labels': found object [5]; expected integers" in str(caught.value)
+    assert "array 'val_labels': found float64 [2, 1]; expected integers" in str(caught.value)
+    assert "array 'test_labels': missing. Found: test_images" in str(caught.value)
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("name", ["gone.npz", "text.npz", "."])
+def test_a_file_without_labels_is_explained(tmp_path: Path, name: str) -> None:
+    (tmp_path / "text.npz").write_text("no archive")
+    with pytest.raises(MedtailError, match=r"no such file|damaged or no \.npz|is a folder"):
+        read_medmnist_labels(tmp_path / name)

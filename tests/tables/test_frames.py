@@ -361,6 +361,24 @@ def test_numbers_written_as_text_come_back_to_the_last_bit(values):
     np.testing.assert_array_equal(as_numbers(pd.Series([repr(value) for value in values], dtype=str))[0], values)
 
 
+@given(
+    cells=st.lists(
+        st.one_of(
+            st.floats().map(repr),
+            st.from_regex(r"[+-]?[0-9]{1,3}(\.[0-9]{0,3})?([eE][+-]?[0-9]{1,3})?", fullmatch=True),
+        ),
+        min_size=1,
+    )
+)
+def test_a_column_read_at_once_is_the_column_read_cell_by_cell(cells):
+    at_once = as_numbers(pd.Series(cells, dtype=str))[0]
+    # a cell that is no number has every cell read by itself
+    cell_by_cell, bad = as_numbers(pd.Series([*cells, "x"], dtype=str))
+    assert at_once.tobytes() == cell_by_cell[:-1].tobytes()
+    assert at_once.flags.writeable
+    assert bad.tolist() == [False] * len(cells) + [True]
+
+
 # --- messages -------------------------------------------------------------------------------------------------------
 
 

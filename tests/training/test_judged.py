@@ -9,11 +9,14 @@ from typing import get_args
 import pytest
 
 from medtail.errors import MedtailError
+from medtail.judging.calibrating import calibrate_run
+from medtail.judging.calibration import CalibrationConfig
 from medtail.losses.build import LossConfig
 from medtail.models.backbones import BackboneConfig, HubConfig
 from medtail.reporting.bibliography import bibliography
 from medtail.sampling.build import SamplerConfig
 from medtail.tables.manifest import Manifest, read_manifest
+from medtail.tables.predictions import read_predictions
 from medtail.training.config import train_config
 from medtail.training.ensembles import train
 from medtail.training.judged import judge_run, methods_of, report_run
@@ -42,6 +45,22 @@ def test_a_judgement_is_kept_and_read_again(run: Path) -> None:
     assert (run / "predictions_test.parquet").stat().st_mtime_ns == written
 
 
+def test_what_was_judged_before_the_calibration_changed_is_not_passed_off_as_new(run: Path) -> None:
+    judge_run(run, quiet=True)
+    calibrate_run(run, config=CalibrationConfig(method="platt"), resamples=0)
+    with pytest.raises(MedtailError, match=r"predictions_test.parquet: was scored before .*Remove it"):
+        judge_run(run, quiet=True)
+    (run / "predictions_test.parquet").unlink()
+    with pytest.raises(MedtailError, match=r"test.csv: was judged before .*Remove it"):
+        judge_run(run, quiet=True)
+    (run / "results" / "test.csv").unlink()
+    made = judge_run(run, quiet=True)
+    assert made.results.header["digests"]["calibration"] == made.predictions.digests["calibration"]
+    tune = judge_run(run, fold="tune", quiet=True)
+    assert tune.predictions.digests["calibration"] == made.predictions.digests["calibration"]
+    assert "calibration" not in read_predictions(run / "predictions_tune.parquet").digests, "kept raw"
+
+
 def test_thresholds_come_from_tune_and_are_said_to(run: Path) -> None:
     assert judge_run(run, quiet=True).results.header["thresholds"]["source"] == "tune"
 
@@ -60,6 +79,20 @@ def test_the_report_of_a_run_cites_what_it_used_and_shows_its_config(run: Path, 
     assert "Deep Residual Learning" in page
     assert "resnet" in page
     assert "Focal" not in page
+    # the sets come from the run's own tune rows, its calibration is on record only once there is one
+    assert '<section id="conformal"' in page
+    assert "No calibration map is on record" in page
+
+
+def test_a_calibrated_run_is_reported_as_such_and_its_maps_are_cited(run: Path, tmp_path: Path) -> None:
+    calibrate_run(run, config=CalibrationConfig(method="platt"), resamples=0)
+    page = report_run(run, tmp_path / "report.html", quiet=True).read_text()
+    assert "These scores are calibrated" in page
+    assert "Platt J" in page
+    assert "Beta calibration" not in page
+    assert '<section id="conformal"' in page
+    (run / "predictions_tune.parquet").unlink()
+    assert '<section id="conformal"' not in report_run(run, tmp_path / "again.html", quiet=True).read_text()
 
 
 def test_every_method_cited_has_an_entry() -> None:

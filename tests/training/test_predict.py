@@ -7,8 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medtail.cli.main import call
 from medtail.errors import MedtailError
+from medtail.judging.calibrating import calibrate_run
+from medtail.judging.calibration import CalibrationConfig
 from medtail.tables.manifest import Manifest, read_manifest
+from medtail.tables.predictions import read_predictions
 from medtail.training.config import TrainConfig
 from medtail.training.ensembles import train
 from medtail.training.predict import predict
@@ -96,3 +100,32 @@ def test_folder_without_a_model_is_refused(tmp_path: Path, manifest: Manifest) -
 def test_unknown_device_is_refused(run: Path, manifest: Manifest) -> None:
     with pytest.raises(MedtailError, match=r"device: 'abacus' cannot be used .*; expected 'auto', 'cpu' or 'cuda'"):
         predict(run, manifest, device="abacus", quiet=True)
+
+
+def test_a_stored_calibration_is_applied_unless_raw_scores_are_asked_for(run: Path, manifest: Manifest) -> None:
+    raw = predict(run, manifest, fold="test", quiet=True)
+    stored = calibrate_run(run, config=CalibrationConfig(method="platt"), resamples=0).calibration
+    made = predict(run, manifest, fold="test", quiet=True)
+    np.testing.assert_array_equal(made.scores, stored.apply(raw.scores))
+    assert made.digests == {**raw.digests, "calibration": stored.digest}
+    assert stored.thresholds is not None
+    assert made.thresholds == stored.thresholds.values
+    assert not np.array_equal(made.scores, raw.scores)
+    again = predict(run, manifest, fold="test", calibrated=False, quiet=True)
+    np.testing.assert_array_equal(again.scores, raw.scores)
+    assert (again.thresholds, again.digests) == (raw.thresholds, raw.digests)
+
+
+def test_predict_raw_leaves_the_calibration_out(
+    run: Path, manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["calibrate", str(run), "--fit", "tune", "--bootstrap", "0"]) == 0
+    assert call(["calibrate", str(run)]) == 2, "once is enough"
+    assert call(["calibrate", str(run), "--replace", "--threshold", "youden", "--bootstrap", "0"]) == 0
+    for name, options in (("calibrated", []), ("raw", ["--raw"])):
+        words = ["predict", str(run), str(run.parent / "toy.csv"), "--out", str(tmp_path / f"{name}.csv"), "--quiet"]
+        assert call([*words, *options]) == 0
+    capsys.readouterr()
+    found = [read_predictions(tmp_path / f"{name}.csv") for name in ("calibrated", "raw")]
+    assert ["calibration" in scored.digests for scored in found] == [True, False]
+    assert not np.allclose(found[0].scores, found[1].scores)

@@ -17,21 +17,32 @@ if TYPE_CHECKING:
 
     from medtail.tables.manifest import Manifest
     from medtail.tables.predictions import Predictions
+    from medtail.tables.results import Results
 
 ScoreChoice = Literal["probability", "logits", "softmax"]
 TailChoice = Literal["auto", "prevalence", "count", "relative", "terciles"]
+SchemeChoice = Literal["multinomial", "bayesian"]
+MethodChoice = Literal["percentile", "bca"]
+StrataChoice = Literal["rarest"]
+AbsentChoice = Literal["nan", "error", "zero"]
 
 EVALUATE_EXAMPLE = """Examples:
 
   medtail evaluate predictions.parquet --out results
 
   medtail evaluate anyones_scores.csv --truth manifest.csv --fold test --out results
+
+  medtail evaluate scores.csv --truth manifest.csv --by sex,site --groups count --cuts 500,50 --out results
+
+  medtail evaluate scores.csv --truth manifest.csv --interval-method bca --critical Pneumothorax --out results
 """
 REPORT_EXAMPLE = """Examples:
 
   medtail report runs/bus_bra_malignancy --out report.html
 
   medtail report results --out report.html
+
+  medtail report results --retargeted elsewhere/retargeted.csv --out report.html
 """
 
 
@@ -45,7 +56,23 @@ def evaluate(
     fold: Annotated[str | None, typer.Option(help="Judge only this fold; test where there is one.")] = None,
     scores: Annotated[ScoreChoice, typer.Option(help="What the numbers are.")] = "probability",
     groups: Annotated[TailChoice, typer.Option(help="Tail rule; auto is relative for multi-class.")] = "auto",
+    cuts: Annotated[
+        str | None, typer.Option(help="Head and tail cut of the rule, such as 0.1,0.01.", show_default=False)
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Also by subgroup: columns of the manifest, such as sex,site.", show_default=False),
+    ] = None,
+    critical: Annotated[
+        str | None, typer.Option(help="Classes not to be missed, with a comma between.", show_default=False)
+    ] = None,
     bootstrap: Annotated[int, typer.Option(help="Resamples of the patients; 0 for no intervals.", min=0)] = 1000,
+    scheme: Annotated[SchemeChoice, typer.Option(help="How patients are drawn.")] = "multinomial",
+    strata: Annotated[
+        StrataChoice | None, typer.Option(help="Draw inside strata of the rarest finding.", show_default=False)
+    ] = None,
+    interval_method: Annotated[MethodChoice, typer.Option(help="bca corrects for bias and skewness.")] = "percentile",
+    absent: Annotated[AbsentChoice, typer.Option(help="What a class without positives counts in averages.")] = "nan",
     seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
     partial: Annotated[bool, typer.Option("--partial", help="Accept scores for a part of the images.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all results as JSON.")] = False,
@@ -58,13 +85,30 @@ def evaluate(
     from medtail.tables.manifest import read_manifest
     from medtail.tables.predictions import read_predictions
 
+    if by is not None and truth is None:
+        raise UsageError("--by: needs the manifest that has the columns; give it with --truth.")
+    config = EvaluationConfig(
+        bootstrap=bootstrap,
+        scheme=scheme,
+        strata=strata,
+        interval_method=interval_method,
+        tail_rule=groups,
+        tail_cuts=None if cuts is None else _two_cuts(cuts, groups),
+        critical=_listed(critical),
+        absent=absent,
+        seed=seed,
+    )
     labels = read_manifest(truth) if truth is not None else None
     predictions = read_predictions(scores_file, truth=labels, fold=fold, scores=scores, partial=partial)
     if fold is None and {"test"} < set(predictions.folds):
         predictions = predictions.take(predictions.folds == "test")
         typer.echo(f"judging the {len(predictions)} images of the test fold (choose with --fold).", err=True)
-    config = EvaluationConfig(bootstrap=bootstrap, tail_rule=groups, seed=seed)
-    results = judge(predictions, config=config)
+    columns = None
+    if by is not None and labels is not None:
+        from medtail.judging.subgroups import columns_from_manifest
+
+        columns = columns_from_manifest(labels, predictions, _listed(by))
+    results = judge(predictions, config=config, by=columns)
     folder = new_folder(out)
     predictions.write(folder / "predictions.parquet")
     results.write(folder / "results.csv")
@@ -73,7 +117,27 @@ def evaluate(
         typer.echo(json.dumps({"header": dict(results.header), "results": rows}, indent=1))
         return
     typer.echo(summary_text(results))
+    if columns is not None:
+        from medtail.judging.fairness_words import fairness_summary
+
+        typer.echo(f"\n{fairness_summary(results)}")
     typer.echo(f"\nWritten: {folder}/results.csv. Next: medtail report {folder} --out report.html", err=True)
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
+def _two_cuts(text: str, rule: str) -> tuple[float, float]:
+    if rule == "terciles":
+        raise UsageError("--cuts: the rule 'terciles' takes none; they belong to prevalence, count and relative.")
+    try:
+        high, low = (float(word) for word in text.split(","))
+    except ValueError:
+        raise UsageError(f"--cuts {text!r}: expected two numbers, the higher first, such as 0.1,0.01.") from None
+    if not high > low > 0:
+        raise UsageError(f"--cuts {text!r}: expected the higher cut first and both above 0, such as 0.1,0.01.")
+    return high, low
 
 
 def report(
@@ -83,24 +147,31 @@ def report(
     out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")],
     manifest: Annotated[Path | None, typer.Option(help="Results only: the manifest, for example images.")] = None,
     title: Annotated[str | None, typer.Option(help="Title of the report.")] = None,
+    retargeted: Annotated[
+        Path | None, typer.Option(help="retargeted.csv of `medtail retarget`, for other prevalences.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Write one self-contained HTML file: what can be concluded about the rare findings, and what cannot."""
     from medtail.runs import new_file
+    from medtail.tables.results import read_results
 
     new_file(out)
+    elsewhere = read_results(retargeted) if retargeted is not None else None
     if (source / "model").is_dir():
         from medtail.training.judged import report_run
 
-        report_run(source, out, title=title, quiet=quiet)
+        report_run(source, out, title=title, retargeted=elsewhere, quiet=quiet)
     elif (source / "results.csv").is_file():
-        _report_results(source, out, manifest=manifest, title=title)
+        _report_results(source, out, manifest=manifest, title=title, retargeted=elsewhere)
     else:
         raise UsageError(f"{source}: neither a run (model/) nor a results folder (results.csv).")
     typer.echo(f"{out}: written.")
 
 
-def _report_results(source: Path, out: Path, *, manifest: Path | None, title: str | None) -> None:
+def _report_results(
+    source: Path, out: Path, *, manifest: Path | None, title: str | None, retargeted: Results | None
+) -> None:
     from medtail.reporting.report import write_report
     from medtail.tables.manifest import read_manifest
     from medtail.tables.predictions import read_predictions
@@ -120,4 +191,5 @@ def _report_results(source: Path, out: Path, *, manifest: Path | None, title: st
         title=title or f"Results of {source.name}",
         manifest=table,
         read_image=decode,
+        retargeted=retargeted,
     )

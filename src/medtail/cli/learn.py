@@ -62,15 +62,16 @@ def predict(
     out: Annotated[Path, typer.Option("--out", help="Predictions to write, .parquet or .csv.")],
     fold: Annotated[str | None, typer.Option(help="Score only this fold.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images at a time.", min=1)] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Leave a stored calibration out.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Score images with a trained model."""
+    """Score images with a trained model; its calibration is applied, where `medtail calibrate` has stored one."""
     from medtail.runs import new_file
     from medtail.tables.manifest import read_manifest
     from medtail.training.predict import predict as score
 
     new_file(out)
-    predictions = score(run, read_manifest(manifest), fold=fold, batch_size=batch_size, quiet=quiet)
+    predictions = score(run, read_manifest(manifest), fold=fold, batch_size=batch_size, calibrated=not raw, quiet=quiet)
     predictions.write(out)
     typer.echo(f"{out}: {len(predictions)} images, {predictions.labels.num_classes} classes.")
     typer.echo(f"Next: medtail evaluate {out} --out results", err=True)

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from medtail import __version__
-from medtail.cli import data, judge, learn
+from medtail.cli import calibrate, compare, conformal, cxr_lt, data, judge, learn, medmnist, retarget, thyro_lmd, verify
 from medtail.errors import MedtailError, UsageError
 
 app = typer.Typer(
@@ -27,9 +27,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data.app, name="data")
+app.add_typer(cxr_lt.app, name="cxr-lt")
+app.add_typer(medmnist.app, name="medmnist")
+app.add_typer(thyro_lmd.app, name="thyro-lmd")
 app.command("train", epilog=learn.TRAIN_EXAMPLE)(learn.train)
 app.command("predict", epilog=learn.PREDICT_EXAMPLE)(learn.predict)
 app.command("evaluate", epilog=judge.EVALUATE_EXAMPLE)(judge.evaluate)
+app.command("verify", epilog=verify.VERIFY_EXAMPLE)(verify.verify)
+app.command("compare", epilog=compare.COMPARE_EXAMPLE)(compare.compare)
+app.command("calibrate", epilog=calibrate.CALIBRATE_EXAMPLE)(calibrate.calibrate)
+app.command("retarget", epilog=retarget.RETARGET_EXAMPLE)(retarget.retarget)
+app.command("conformal", epilog=conformal.CONFORMAL_EXAMPLE)(conformal.conformal)
 app.command("report", epilog=judge.REPORT_EXAMPLE)(judge.report)
 app.command("quickstart", epilog=learn.QUICKSTART_EXAMPLE)(learn.quickstart)
 

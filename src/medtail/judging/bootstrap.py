@@ -10,17 +10,21 @@ nor the BLAS in use changes a byte.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, final
+from typing import Literal, TypeVar, final
 
 import numpy as np
+import pandas as pd
 
 from medtail.errors import MedtailError
 from medtail.seeding import stream
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 Scheme = Literal["multinomial", "bayesian"]
 Engine = Literal["auto", "compiled", "numpy"]
 LANES = 64
@@ -67,18 +71,29 @@ class PatientWeights:
         return side_by_side[:, : self.resamples]
 
 
-def draw_weights(num_patients: int, *, resamples: int, scheme: Scheme = "multinomial", seed: int = 0) -> PatientWeights:
+def draw_weights(
+    num_patients: int,
+    *,
+    resamples: int,
+    scheme: Scheme = "multinomial",
+    seed: int = 0,
+    strata: np.ndarray | None = None,
+    threads: int | None = None,
+) -> PatientWeights:
     """Draw patient weights, the same for every metric, class and system that is to be compared.
 
     `multinomial` counts how often a patient is drawn when K are drawn of K with replacement. `bayesian` gives every
     patient an exponential weight above 0, so that no class ever loses all its positives. Each block of 64 resamples
-    has a random stream of its own: more resamples leave the first ones as they were.
+    has a random stream of its own: more resamples leave the first ones as they were. Inside `strata` each stratum is
+    resampled for itself and keeps its size (`bayesian`: its total weight) in every resample.
 
     Args:
         num_patients: K >= 1.
         resamples: B >= 0.
         scheme: `multinomial` or `bayesian`.
         seed: The run's seed.
+        strata: Stratum of each patient, int [K] >= 0, as from `strata.rarest_strata`; one stratum if None.
+        threads: Worker threads; as many as the process may use if None. The draw does not depend on it.
 
     Returns:
         The weights.
@@ -98,19 +113,86 @@ def draw_weights(num_patients: int, *, resamples: int, scheme: Scheme = "multino
     if resamples < 0:
         raise MedtailError(f"bootstrap {resamples!r}: expected a number of resamples >= 0.")
     assert num_patients >= 1, "there is a patient to draw"
+    assert strata is None or strata.shape == (num_patients,), "one stratum a patient"
     kind = np.uint8 if scheme == "multinomial" else np.uint16
     blocks = np.zeros((-(-resamples // LANES), num_patients, LANES), dtype=kind)
-    for number, block in enumerate(blocks):
-        random = stream(seed, "bootstrap", scheme, number)
+    layers = None if strata is None else _Layers.of(strata)
+
+    def fill(number: int) -> None:
+        purpose = (scheme,) if layers is None else (scheme, "strata")
+        random = stream(seed, "bootstrap", *purpose, number)
+        draw = _draw_counts if scheme == "multinomial" else _draw_exponential
         for lane in range(min(LANES, resamples - number * LANES)):
-            if scheme == "multinomial":
-                drawn = random.integers(0, num_patients, size=num_patients)
-                weight = np.bincount(drawn, minlength=num_patients)
-            else:
-                weight = np.rint(random.exponential(size=num_patients) * BAYESIAN_UNIT)
-                weight = np.maximum(weight, 1.0).astype(np.int64)
-            block[:, lane] = weight
+            blocks[number, :, lane] = draw(random, num_patients, layers)
+
+    in_threads(fill, range(len(blocks)), threads=threads)
     return PatientWeights(blocks, resamples, scheme)
+
+
+@final
+@dataclass(frozen=True)
+class _Layers:
+    """Patients laid out stratum by stratum.
+
+    Attributes:
+        stratum: int [K].
+        members: Patients ordered by stratum, int [K].
+        first: Of each place in that order, where its stratum starts, int [K].
+        size: Of each place, its stratum's size, float64 [K].
+    """
+
+    stratum: np.ndarray
+    members: np.ndarray
+    first: np.ndarray
+    size: np.ndarray
+
+    @staticmethod
+    def of(strata: np.ndarray) -> _Layers:
+        sizes = np.bincount(strata)
+        starts = np.cumsum(sizes) - sizes
+        return _Layers(
+            strata, np.argsort(strata, kind="stable"), np.repeat(starts, sizes), np.repeat(sizes, sizes) * 1.0
+        )
+
+
+def _draw_counts(random: np.random.Generator, num_patients: int, layers: _Layers | None) -> np.ndarray:
+    if layers is None:
+        return np.bincount(random.integers(0, num_patients, size=num_patients), minlength=num_patients)
+    within = np.minimum((random.random(num_patients) * layers.size).astype(np.int64), layers.size.astype(np.int64) - 1)
+    return np.bincount(layers.members[layers.first + within], minlength=num_patients)
+
+
+def _draw_exponential(random: np.random.Generator, num_patients: int, layers: _Layers | None) -> np.ndarray:
+    weight = random.exponential(size=num_patients)
+    if layers is not None:
+        sizes = np.bincount(layers.stratum)
+        total = np.bincount(layers.stratum, weights=weight)
+        weight *= np.divide(sizes, total, out=np.ones(len(total)), where=total > 0)[layers.stratum]
+    # 16 bits hold a weight of 255, which an exponential exceeds once in 10^110 draws
+    return np.asarray(np.clip(np.rint(weight * BAYESIAN_UNIT), 1.0, 65_535.0).astype(np.int64))
+
+
+def in_threads(work: Callable[[Item], Result], items: Iterable[Item], *, threads: int | None) -> list[Result]:
+    """Do independent pieces of work, several at once where NumPy or compiled code lets go of the interpreter.
+
+    Args:
+        work: Called once an item; shares nothing but what it may write to by item.
+        items: In the order of the results.
+        threads: Worker threads; as many as the process may use if None.
+
+    Returns:
+        What `work` returned, in order.
+
+    Example:
+        >>> in_threads(abs, [-1, 2], threads=2)
+        [1, 2]
+    """
+    listed = list(items)
+    workers = min(threads or usable_threads(), len(listed))
+    if workers <= 1:
+        return [work(item) for item in listed]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(work, listed))
 
 
 def number_patients(patients: np.ndarray) -> tuple[np.ndarray, int]:
@@ -124,8 +206,11 @@ def number_patients(patients: np.ndarray) -> tuple[np.ndarray, int]:
         >>> codes.tolist(), count
         ([1, 0, 1], 2)
     """
-    names, codes = np.unique(patients.astype(str), return_inverse=True)
-    return codes.astype(np.int32), len(names)
+    # hashing finds the names, so that only the distinct ones are sorted
+    codes, names = pd.factorize(patients.astype(str).astype(object))
+    rank = np.empty(len(names), dtype=np.int32)
+    rank[np.argsort(names.astype(str), kind="stable")] = np.arange(len(names), dtype=np.int32)
+    return rank[codes], len(names)
 
 
 @final
@@ -155,7 +240,8 @@ def rank_rows(scores: np.ndarray, targets: np.ndarray, patients: np.ndarray) -> 
         [0, 3, 4]
     """
     kept = np.flatnonzero(~np.isnan(targets))
-    kept = kept[np.argsort(-scores[kept], kind="stable")]
+    # the order inside a run of equal scores changes nothing: the quickest sort will do
+    kept = kept[np.argsort(-scores[kept])]
     ordered, positive = scores[kept], targets[kept] == 1
     flags = positive.astype(np.uint8)
     if len(kept):
@@ -190,26 +276,43 @@ def resample_ranked(
     padded = len(weights.blocks) * LANES
     ap, auroc = np.full((len(classes), padded), np.nan), np.full((len(classes), padded), np.nan)
     visits = sum(len(rows.flags) for rows in classes) * padded
-    compiled = engine == "compiled" or (engine == "auto" and visits >= COMPILED_FROM)
-    run = _compiled_block if compiled else _numpy_block
+    compiled = engine == "compiled" or (engine == "auto" and pays_to_compile(visits))
+    run = _compiled_block() if compiled else _numpy_block
 
     def work(task: tuple[int, int]) -> None:
-        c, block = task
+        block, c = task
         lanes = slice(block * LANES, (block + 1) * LANES)
         rows = classes[c]
         if (rows.flags & POSITIVE).any():
             ap[c, lanes], auroc[c, lanes] = run(rows, weights.blocks[block], weights.heaviest)
 
-    tasks = [(c, block) for c in range(len(classes)) for block in range(len(weights.blocks))]
+    # block by block: the classes find its weights in the cache
+    tasks = [(block, c) for block in range(len(weights.blocks)) for c in range(len(classes))]
     # many small NumPy calls hold the interpreter's lock: threads only make them wait for each other
-    workers = (threads or usable_threads()) if compiled else 1
-    if workers == 1:
-        for task in tasks:
-            work(task)
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(work, tasks))
+    in_threads(work, tasks, threads=threads if compiled else 1)
     return ap[:, : weights.resamples], auroc[:, : weights.resamples]
+
+
+def rank_values(rows: RankedRows) -> tuple[float, float]:
+    """Compute AP and AUROC of the rows as they are, from the order already there.
+
+    Returns:
+        What `metrics.average_precision` and `metrics.auroc` say, to the last digit.
+
+    Example:
+        >>> rank_values(rank_rows(np.array([0.9, 0.8, 0.1]), np.array([1.0, 0, 1]), np.array([0, 1, 2])))
+        (0.8333333333333333, 0.5)
+    """
+    if not (rows.flags & POSITIVE).any():
+        return float("nan"), float("nan")
+    one = RankedRows(np.zeros_like(rows.patients), rows.flags)
+    ap, auroc = _numpy_block(one, np.ones((1, 1), dtype=np.uint8), 1)
+    return float(ap[0]), float(auroc[0])
+
+
+def pays_to_compile(visits: int) -> bool:
+    """Say whether the compiled loop is done first: from `COMPILED_FROM` visits, or any once the compiler is loaded."""
+    return visits >= COMPILED_FROM or "medtail.judging.kernels" in sys.modules
 
 
 def usable_threads() -> int:
@@ -218,14 +321,17 @@ def usable_threads() -> int:
     return len(affinity(0)) if affinity is not None else (os.cpu_count() or 1)
 
 
-def _compiled_block(rows: RankedRows, weights: np.ndarray, heaviest: int) -> tuple[np.ndarray, np.ndarray]:
-    from medtail.judging.kernels import ranked_block
+def _compiled_block() -> Callable[[RankedRows, np.ndarray, int], tuple[np.ndarray, np.ndarray]]:
+    from medtail.judging.kernels import ranked_block  # here, once: not in several threads at a time
 
-    lanes = weights.shape[1]
-    totals = np.zeros((4, lanes), dtype=_total_kind(len(rows.flags), heaviest))
-    precision_sum, lost_sum = np.zeros(lanes), np.zeros(lanes)
-    ranked_block(rows.patients, rows.flags, weights, totals, precision_sum, lost_sum)
-    return _finish(precision_sum, lost_sum, totals[0], totals[1])
+    def run(rows: RankedRows, weights: np.ndarray, heaviest: int) -> tuple[np.ndarray, np.ndarray]:
+        lanes = weights.shape[1]
+        totals = np.zeros((4, lanes), dtype=_total_kind(len(rows.flags), heaviest))
+        precision_sum, lost_sum = np.zeros(lanes), np.zeros(lanes)
+        ranked_block(rows.patients, rows.flags, weights, totals, precision_sum, lost_sum)
+        return _finish(precision_sum, lost_sum, totals[0], totals[1])
+
+    return run
 
 
 def _numpy_block(rows: RankedRows, weights: np.ndarray, heaviest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -298,7 +404,7 @@ def fixed_point(columns: np.ndarray, *, rows: int, heaviest: int) -> np.ndarray:
     """
     bits = 53 - max(rows * heaviest, 1).bit_length()
     assert bits > 0, "fewer than 2^52 weighted rows"
-    return np.asarray(np.ldexp(np.rint(np.ldexp(columns, bits)), -bits))
+    return np.asarray(np.rint(columns * 2.0**bits) * 2.0**-bits)
 
 
 def resample_sums(sums: np.ndarray, weights: PatientWeights) -> np.ndarray:

@@ -13,6 +13,8 @@ import numpy as np
 from medtail.errors import MedtailError
 
 EceMode = Literal["reliability", "equal_mass", "leaderboard", "confidence"]
+Decision = Literal[">=", ">"]
+"""Whether a score at the threshold is called (`>=`, ours) or not (`>`, MedMNIST's and torchmetrics')."""
 
 
 def assessed(
@@ -54,26 +56,59 @@ def cumulative_counts(
     return s[ends], np.cumsum(w * y)[ends], np.cumsum(w * (1.0 - y))[ends]
 
 
+def is_called(scores: np.ndarray, thresholds: np.ndarray | float, *, decision: Decision = ">=") -> np.ndarray:
+    """Decide each score against its threshold.
+
+    Args:
+        scores: float, any shape.
+        thresholds: One value, or an array that broadcasts to the scores.
+        decision: `>=` calls a score at the threshold, `>` does not.
+
+    Returns:
+        bool, the scores' shape.
+
+    Raises:
+        MedtailError: Unknown decision.
+
+    Example:
+        >>> is_called(np.array([0.5, 0.6]), 0.5, decision=">").tolist()
+        [False, True]
+    """
+    if decision not in (">=", ">"):
+        raise MedtailError(f"decision {decision!r}: expected '>=' or '>'.")
+    return np.asarray(scores >= thresholds if decision == ">=" else scores > thresholds)
+
+
 def confusion_counts(
-    scores: np.ndarray, targets: np.ndarray, *, threshold: float = 0.5, weights: np.ndarray | None = None
+    scores: np.ndarray,
+    targets: np.ndarray,
+    *,
+    threshold: float = 0.5,
+    weights: np.ndarray | None = None,
+    decision: Decision = ">=",
 ) -> tuple[float, float, float, float]:
     """Return the weights of true positives, false positives, false negatives and true negatives.
 
-    A row is called where score >= threshold.
+    A row is called where score >= threshold, or score > threshold if `decision` says so.
 
     Example:
         >>> confusion_counts(np.array([0.9, 0.5, 0.1]), np.array([1, 0, np.nan]))
         (1.0, 1.0, 0.0, 0.0)
     """
     s, y, w = assessed(scores, targets, weights)
-    called, positive = s >= threshold, y == 1
+    called, positive = is_called(s, threshold, decision=decision), y == 1
     tp, fp = np.sum(w[called & positive]), np.sum(w[called & ~positive])
     fn, tn = np.sum(w[~called & positive]), np.sum(w[~called & ~positive])
     return float(tp), float(fp), float(fn), float(tn)
 
 
 def calibration_gaps(
-    scores: np.ndarray, targets: np.ndarray, *, mode: EceMode = "reliability", bins: int = 15
+    scores: np.ndarray,
+    targets: np.ndarray,
+    *,
+    mode: EceMode = "reliability",
+    bins: int = 15,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return each row's bin and its hit minus its confidence, the two things an ECE sums.
 
@@ -82,6 +117,7 @@ def calibration_gaps(
         targets: float [N] in {0, 1}.
         mode: See `expected_calibration_error`.
         bins: Number of bins, >= 1.
+        weights: float [N] >= 0, which `equal_mass` bins share out evenly; 1 a row if None.
 
     Returns:
         Bin index int64 [N] in [0, bins) and gap float64 [N] in [-1, 1].
@@ -99,13 +135,33 @@ def calibration_gaps(
         hit = ((scores >= 0.5) == (targets == 1)).astype(np.float64)
         confidence = scores if mode == "leaderboard" else np.maximum(scores, 1.0 - scores)
     if mode == "equal_mass":
-        ordered = np.sort(scores)
-        inner = np.unique(ordered[[len(ordered) * b // bins for b in range(1, bins)]]) if len(ordered) else ordered
-        index = np.searchsorted(inner, scores, side="right")
+        index = np.searchsorted(_mass_cuts(scores, weights, bins), scores, side="right")
     else:
         edges = np.linspace(0.0, 1.0, bins + 1)
         index = np.searchsorted(edges[1:-1], confidence, side="left")
     return index.astype(np.int64), np.asarray(hit - confidence, dtype=np.float64)
+
+
+def _mass_cuts(scores: np.ndarray, weights: np.ndarray | None, bins: int) -> np.ndarray:
+    """Return the scores at which the weight below first exceeds 1/bins, 2/bins, … of the whole."""
+    order = np.argsort(scores, kind="stable")
+    ordered, below = scores[order], np.cumsum(np.ones(len(scores)) if weights is None else weights[order])
+    if not len(ordered) or below[-1] <= 0:
+        return np.empty(0)
+    shares = below[-1] * np.arange(1, bins) / bins
+    return np.unique(ordered[np.searchsorted(below, shares, side="right")])
+
+
+def f_beta_from_counts(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, *, beta: float = 1.0) -> np.ndarray:
+    """Return F-beta of counts of any one shape, NaN where there are no positives.
+
+    Example:
+        >>> f_beta_from_counts(np.array([2.0, 0.0]), np.array([1.0, 3.0]), np.zeros(2), beta=2).round(3).tolist()
+        [0.909, nan]
+    """
+    square = beta * beta
+    value = ratio((1.0 + square) * tp, (1.0 + square) * tp + fp + square * fn)
+    return np.asarray(np.where(tp + fn > 0, value, np.nan))
 
 
 def f1_from_counts(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
@@ -115,7 +171,18 @@ def f1_from_counts(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray
         >>> f1_from_counts(np.array([2.0, 0.0]), np.array([1.0, 3.0]), np.array([1.0, 0.0])).round(3).tolist()
         [0.667, nan]
     """
-    return np.asarray(np.where(tp + fn > 0, ratio(2.0 * tp, 2.0 * tp + fp + fn), np.nan))
+    return f_beta_from_counts(tp, fp, fn)
+
+
+def mcc_from_counts(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
+    """Return Matthews' correlation of counts of any one shape, NaN where a margin of the 2 x 2 table is 0.
+
+    Example:
+        >>> mcc_from_counts(np.array([2.0, 2.0]), np.zeros(2), np.zeros(2), np.array([3.0, 0.0])).tolist()
+        [1.0, nan]
+    """
+    margins = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+    return np.asarray(np.clip(ratio(tp * tn - fp * fn, np.sqrt(margins)), -1.0, 1.0))
 
 
 def ratio(numerator: np.ndarray | float, denominator: np.ndarray | float) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from medtail.judging.counts import Decision, is_called
 from medtail.tables.predictions import Predictions
 
 
@@ -14,6 +15,7 @@ def decide(
     *,
     thresholds: np.ndarray | None = None,
     groups: Sequence[Sequence[int]] | None = None,
+    decision: Decision = ">=",
 ) -> np.ndarray:
     """Say which classes are called present in each image.
 
@@ -25,6 +27,7 @@ def decide(
         scored: Predictions, or scores float [N, C] in [0, 1].
         thresholds: float [C]; the predictions' own if None, 0.5 where there are none.
         groups: Column indices of the exclusive groups; the predictions' own if None.
+        decision: `>` leaves a score at its threshold uncalled, as MedMNIST and torchmetrics do.
 
     Returns:
         bool [N, C].
@@ -41,7 +44,7 @@ def decide(
         scores = np.asarray(scored)
     limits = np.full(scores.shape[1], 0.5) if thresholds is None else np.asarray(thresholds, dtype=np.float64)
     assert limits.shape == (scores.shape[1],), "one threshold a class"
-    called = np.asarray(scores >= limits)
+    called = is_called(scores, limits, decision=decision)
     rows = np.arange(len(scores))
     for indices in groups or ():
         columns = np.array(indices)

@@ -1,7 +1,7 @@
-"""The compiled inner loop of the ranked bootstrap.
+"""The compiled inner loops of the two bootstrap engines.
 
-Imported only when the work is large enough to pay for loading the compiler (see `bootstrap`). The loop is a plain
-function, which the tests also run as it stands.
+Imported only when the work is large enough to pay for loading the compiler (see `bootstrap`). The loops are plain
+functions, which the tests also run as they stand.
 """
 
 from __future__ import annotations
@@ -52,11 +52,32 @@ def _ranked_block(
                 lost_sum[lane] += gained * np.float64(false_before + false_after)
 
 
-def _compile() -> Callable[..., None]:
+def _additive_block(
+    starts: np.ndarray, patients: np.ndarray, values: np.ndarray, weights: np.ndarray, sums: np.ndarray
+) -> None:
+    """Sum weighted values of sparse columns, for a block of resamples side by side.
+
+    Args:
+        starts: Where each column's entries start, and the end, int64 [m + 1].
+        patients: Patient of each entry, int32 [n].
+        values: float64 [n], on the grid of `bootstrap.fixed_point`.
+        weights: Patient weights, unsigned [K, L].
+        sums: Zeros, float64 [m, L]; receives Σ value · weight.
+    """
+    lanes = weights.shape[1]
+    for column in range(sums.shape[0]):
+        for entry in range(starts[column], starts[column + 1]):
+            patient, value = patients[entry], values[entry]
+            for lane in range(lanes):
+                sums[column, lane] += value * np.float64(weights[patient, lane])
+
+
+def _compile(loop: Callable[..., None]) -> Callable[..., None]:
     try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(_ranked_block)
+        return numba.njit(cache=True, nogil=True, error_model="numpy")(loop)
     except RuntimeError:  # nowhere to keep a cache: a read-only installation without a home folder
-        return numba.njit(nogil=True, error_model="numpy")(_ranked_block)
+        return numba.njit(nogil=True, error_model="numpy")(loop)
 
 
-ranked_block = _compile()
+ranked_block = _compile(_ranked_block)
+additive_block = _compile(_additive_block)

@@ -2,60 +2,35 @@
 
 Every function takes the scores and targets of one class, drops the rows whose target is NaN (not assessed) and
 treats ties exactly. What an absent class makes undefined is NaN, never 0 or 0.5: a zero looks like a bad model, a
-half like a coin. Resampling lives in `bootstrap`, decisions of many classes in `decisions`.
+half like a coin. Cut points at a wished-for rate live in `operating`, further readings of calibration in
+`calibration_error`, curves in `curves`, many classes together in `multiclass` and `multilabel`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 
+from medtail.errors import MedtailError, listing
 from medtail.judging.counts import (
+    Decision,
     EceMode,
     assessed,
     calibration_gaps,
     confusion_counts,
     cumulative_counts,
     f1_from_counts,
+    f_beta_from_counts,
+    mcc_from_counts,
     ratio,
 )
 
-Metric = Callable[[np.ndarray, np.ndarray], float]
-
-
-@final
-@dataclass(frozen=True)
-class Curve:
-    """Points of a curve, one a distinct score, from the highest threshold to the lowest.
-
-    Attributes:
-        x: Recall (precision-recall) or false positive rate (ROC), float64 [K]; never decreasing.
-        y: Precision, or true positive rate, float64 [K].
-        thresholds: Score at or above which a row counts as called, float64 [K].
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    thresholds: np.ndarray
-
-
-@final
-@dataclass(frozen=True)
-class ReliabilityCurve:
-    """Mean score against share of positives, a point a bin that holds rows.
-
-    Attributes:
-        mean_score: float64 [K].
-        positive_share: float64 [K].
-        weight: Sum of row weights in the bin (rows, where none are given), float64 [K].
-    """
-
-    mean_score: np.ndarray
-    positive_share: np.ndarray
-    weight: np.ndarray
+Metric = Callable[..., float]
+"""Scores and targets of one class, and `weights` by name where rows are weighted, to a number."""
+Absent = Literal["nan", "zero", "error"]
+"""What a class whose value is undefined does to an average: stay out, count 0 as other tools do, or forbid it."""
 
 
 def average_precision(scores: np.ndarray, targets: np.ndarray, *, weights: np.ndarray | None = None) -> float:
@@ -143,47 +118,108 @@ def chance_average_precision(positives: int, total: int) -> float:
     return ((positives - 1) / (total - 1) * (total - harmonic) + harmonic) / total
 
 
+# what follows decides first: a row is called where score >= threshold, or > threshold if `decision` says so
+
+
 def precision(
-    scores: np.ndarray, targets: np.ndarray, *, threshold: float = 0.5, weights: np.ndarray | None = None
+    scores: np.ndarray,
+    targets: np.ndarray,
+    *,
+    threshold: float = 0.5,
+    weights: np.ndarray | None = None,
+    decision: Decision = ">=",
 ) -> float:
-    """Compute TP / (TP + FP) of the decision score >= threshold; NaN where nothing is called.
+    """Compute TP / (TP + FP); NaN where nothing is called.
 
     Example:
         >>> precision(np.array([0.9, 0.5, 0.1]), np.array([1, 0, 1]))
         0.5
     """
-    tp, fp, _, _ = confusion_counts(scores, targets, threshold=threshold, weights=weights)
+    tp, fp, _, _ = confusion_counts(scores, targets, threshold=threshold, weights=weights, decision=decision)
     return float(ratio(tp, tp + fp))
 
 
-def recall(
-    scores: np.ndarray, targets: np.ndarray, *, threshold: float = 0.5, weights: np.ndarray | None = None
+def npv(
+    scores: np.ndarray,
+    targets: np.ndarray,
+    *,
+    threshold: float = 0.5,
+    weights: np.ndarray | None = None,
+    decision: Decision = ">=",
 ) -> float:
-    """Compute TP / (TP + FN) of the decision score >= threshold; NaN without positives.
+    """Compute the negative predictive value TN / (TN + FN); NaN where everything is called.
+
+    Example:
+        >>> npv(np.array([0.9, 0.5, 0.1]), np.array([1, 0, 1]))
+        0.0
+    """
+    _, _, fn, tn = confusion_counts(scores, targets, threshold=threshold, weights=weights, decision=decision)
+    return float(ratio(tn, tn + fn))
+
+
+def recall(
+    scores: np.ndarray,
+    targets: np.ndarray,
+    *,
+    threshold: float = 0.5,
+    weights: np.ndarray | None = None,
+    decision: Decision = ">=",
+) -> float:
+    """Compute TP / (TP + FN); NaN without positives.
 
     Example:
         >>> recall(np.array([0.9, 0.5, 0.1]), np.array([1, 0, 1]))
         0.5
     """
-    tp, _, fn, _ = confusion_counts(scores, targets, threshold=threshold, weights=weights)
+    tp, _, fn, _ = confusion_counts(scores, targets, threshold=threshold, weights=weights, decision=decision)
     return float(ratio(tp, tp + fn))
 
 
-def specificity(
-    scores: np.ndarray, targets: np.ndarray, *, threshold: float = 0.5, weights: np.ndarray | None = None
+def fnr(
+    scores: np.ndarray,
+    targets: np.ndarray,
+    *,
+    threshold: float = 0.5,
+    weights: np.ndarray | None = None,
+    decision: Decision = ">=",
 ) -> float:
-    """Compute TN / (TN + FP) of the decision score >= threshold; NaN without negatives.
+    """Compute the false negative rate FN / (TP + FN), the findings missed; NaN without positives.
+
+    Example:
+        >>> fnr(np.array([0.9, 0.5, 0.1]), np.array([1, 0, 1]))
+        0.5
+    """
+    tp, _, fn, _ = confusion_counts(scores, targets, threshold=threshold, weights=weights, decision=decision)
+    return float(ratio(fn, tp + fn))
+
+
+def specificity(
+    scores: np.ndarray,
+    targets: np.ndarray,
+    *,
+    threshold: float = 0.5,
+    weights: np.ndarray | None = None,
+    decision: Decision = ">=",
+) -> float:
+    """Compute TN / (TN + FP); NaN without negatives.
 
     Example:
         >>> specificity(np.array([0.9, 0.5, 0.1]), np.array([1, 0, 0]))
         0.5
     """
-    _, fp, _, tn = confusion_counts(scores, targets, threshold=threshold, weights=weights)
+    _, fp, _, tn = confusion_counts(scores, targets, threshold=threshold, weights=weights, decision=decision)
     return float(ratio(tn, tn + fp))
 
 
-def f1(scores: np.ndarray, targets: np.ndarray, *, threshold: float = 0.5, weights: np.ndarray | None = None) -> float:
-    """Compute 2TP / (2TP + FP + FN) of the decision score >= threshold; NaN without positives.
+def f1(
+    scores: np.ndarray,
+    targets: np.ndarray,
+    *,
+    threshold: float = 0.5,
+    weights: np.ndarray | None = None,
+    decision: Decision = ">=",
+) -> float:
+    """Compute 2TP / (2TP + FP + FN); NaN without positives.
 
     Without positives it is NaN even when false alarms would make the formula 0: those show in the specificity.
 
@@ -191,12 +227,37 @@ def f1(scores: np.ndarray, targets: np.ndarray, *, threshold: float = 0.5, weigh
         >>> f1(np.array([0.9, 0.5, 0.1]), np.array([1, 0, 1]))
         0.5
     """
-    tp, fp, fn, _ = confusion_counts(scores, targets, threshold=threshold, weights=weights)
+    tp, fp, fn, _ = confusion_counts(scores, targets, threshold=threshold, weights=weights, decision=decision)
     return float(f1_from_counts(np.array(tp), np.array(fp), np.array(fn)))
 
 
+def f_beta(
+    scores: np.ndarray,
+    targets: np.ndarray,
+    *,
+    threshold: float = 0.5,
+    beta: float = 2.0,
+    weights: np.ndarray | None = None,
+    decision: Decision = ">=",
+) -> float:
+    """Compute (1 + β²)TP / ((1 + β²)TP + β²FN + FP), recall weighing β times precision; NaN without positives.
+
+    Example:
+        >>> f_beta(np.array([0.9, 0.5, 0.1]), np.array([1, 0, 1]), beta=2.0)
+        0.5
+    """
+    tp, fp, fn, _ = confusion_counts(scores, targets, threshold=threshold, weights=weights, decision=decision)
+    assert beta >= 0, "beta is no negative number"
+    return float(f_beta_from_counts(np.array(tp), np.array(fp), np.array(fn), beta=beta))
+
+
 def balanced_accuracy(
-    scores: np.ndarray, targets: np.ndarray, *, threshold: float = 0.5, weights: np.ndarray | None = None
+    scores: np.ndarray,
+    targets: np.ndarray,
+    *,
+    threshold: float = 0.5,
+    weights: np.ndarray | None = None,
+    decision: Decision = ">=",
 ) -> float:
     """Compute the mean of recall and specificity; NaN unless both positives and negatives are there.
 
@@ -204,8 +265,29 @@ def balanced_accuracy(
         >>> balanced_accuracy(np.array([0.9, 0.5, 0.1]), np.array([1, 0, 0]))
         0.75
     """
-    tp, fp, fn, tn = confusion_counts(scores, targets, threshold=threshold, weights=weights)
+    tp, fp, fn, tn = confusion_counts(scores, targets, threshold=threshold, weights=weights, decision=decision)
     return float((ratio(tp, tp + fn) + ratio(tn, tn + fp)) / 2.0)
+
+
+def mcc(
+    scores: np.ndarray,
+    targets: np.ndarray,
+    *,
+    threshold: float = 0.5,
+    weights: np.ndarray | None = None,
+    decision: Decision = ">=",
+) -> float:
+    """Compute Matthews' correlation of decision and target.
+
+    (TP·TN - FP·FN) / √((TP+FP)(TP+FN)(TN+FP)(TN+FN)), NaN where a factor is 0: with one class only, true or called,
+    there is nothing to correlate. scikit-learn says 0 there.
+
+    Example:
+        >>> mcc(np.array([0.9, 0.5, 0.1]), np.array([1, 0, 0]))
+        0.5
+    """
+    tp, fp, fn, tn = confusion_counts(scores, targets, threshold=threshold, weights=weights, decision=decision)
+    return float(mcc_from_counts(np.array(tp), np.array(fp), np.array(fn), np.array(tn)))
 
 
 def brier(scores: np.ndarray, targets: np.ndarray, *, weights: np.ndarray | None = None) -> float:
@@ -275,78 +357,20 @@ def expected_calibration_error(
         naeini2015, guo2017.
     """
     s, y, w = assessed(scores, targets, weights)
-    index, gap = calibration_gaps(s, y, mode=mode, bins=bins)
+    index, gap = calibration_gaps(s, y, mode=mode, bins=bins, weights=w)
     return float(ratio(np.sum(np.abs(np.bincount(index, weights=w * gap, minlength=1))), np.sum(w)))
 
 
-def pr_curve(scores: np.ndarray, targets: np.ndarray, *, weights: np.ndarray | None = None) -> Curve:
-    """Return precision against recall at every distinct score; no points without positives.
-
-    Example:
-        >>> curve = pr_curve(np.array([0.9, 0.8, 0.1]), np.array([1, 0, 1]))
-        >>> curve.x.tolist(), curve.y.round(3).tolist()
-        ([0.5, 0.5, 1.0], [1.0, 0.5, 0.667])
-    """
-    values, tp, fp = cumulative_counts(scores, targets, weights)
-    if not len(tp) or tp[-1] <= 0:
-        return Curve(np.empty(0), np.empty(0), np.empty(0))
-    kept = tp + fp > 0
-    return Curve((tp / tp[-1])[kept], (tp[kept] / (tp + fp)[kept]), values[kept])
-
-
-def roc_curve(scores: np.ndarray, targets: np.ndarray, *, weights: np.ndarray | None = None) -> Curve:
-    """Return true against false positive rate, from (0, 0) at threshold infinity; no points if undefined.
-
-    Example:
-        >>> curve = roc_curve(np.array([0.9, 0.8, 0.1]), np.array([1, 0, 1]))
-        >>> curve.x.tolist(), curve.y.tolist()
-        ([0.0, 0.0, 1.0, 1.0], [0.0, 0.5, 0.5, 1.0])
-    """
-    values, tp, fp = cumulative_counts(scores, targets, weights)
-    if not len(tp) or tp[-1] <= 0 or fp[-1] <= 0:
-        return Curve(np.empty(0), np.empty(0), np.empty(0))
-    start = np.zeros(1)
-    return Curve(
-        np.concatenate((start, fp / fp[-1])), np.concatenate((start, tp / tp[-1])), np.concatenate(([np.inf], values))
-    )
-
-
-def reliability_curve(
-    scores: np.ndarray,
-    targets: np.ndarray,
-    *,
-    mode: EceMode = "reliability",
-    bins: int = 15,
-    weights: np.ndarray | None = None,
-) -> ReliabilityCurve:
-    """Return mean score and share of positives of each bin that holds rows, bins from low scores to high.
-
-    Args:
-        scores: float [N] in [0, 1].
-        targets: [N] in {0, 1, NaN}.
-        mode: `reliability` or `equal_mass`; see `expected_calibration_error`.
-        bins: Number of bins, >= 1.
-        weights: float [N] >= 0; 1 a row if None.
-
-    Example:
-        >>> curve = reliability_curve(np.array([0.1, 0.9, 0.9]), np.array([0, 1, 0]), bins=2)
-        >>> curve.positive_share.tolist(), curve.weight.tolist()
-        ([0.0, 0.5], [1.0, 2.0])
-    """
-    s, y, w = assessed(scores, targets, weights)
-    index, _ = calibration_gaps(s, y, mode=mode, bins=bins)
-    mass, score_sum, positive = (np.bincount(index, weights=v, minlength=1) for v in (w, w * s, w * y))
-    kept = mass > 0
-    return ReliabilityCurve(score_sum[kept] / mass[kept], positive[kept] / mass[kept], mass[kept])
-
-
-def per_class(metric: Metric, scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def per_class(
+    metric: Metric, scores: np.ndarray, targets: np.ndarray, *, weights: np.ndarray | None = None
+) -> np.ndarray:
     """Apply a metric to every class.
 
     Args:
         metric: Any function of this module; fix its options with `functools.partial`.
         scores: float [N, C] in [0, 1].
         targets: [N, C] in {0, 1, NaN}.
+        weights: float [N] >= 0, of rows; 1 a row if None.
 
     Returns:
         float64 [C], NaN where undefined.
@@ -355,23 +379,42 @@ def per_class(metric: Metric, scores: np.ndarray, targets: np.ndarray) -> np.nda
         >>> per_class(auroc, np.array([[0.9, 0.5], [0.1, 0.5]]), np.array([[1, 0], [0, 0]])).tolist()
         [1.0, nan]
     """
-    return np.array([metric(scores[:, c], targets[:, c]) for c in range(scores.shape[1])], dtype=np.float64)
+    options = {} if weights is None else {"weights": weights}
+    return np.array([metric(scores[:, c], targets[:, c], **options) for c in range(scores.shape[1])], dtype=np.float64)
 
 
-def macro(values: np.ndarray, *, among: np.ndarray | None = None) -> tuple[float, int]:
+def macro(
+    values: np.ndarray,
+    *,
+    among: np.ndarray | None = None,
+    absent: Absent = "nan",
+    names: Sequence[str] | None = None,
+) -> tuple[float, int]:
     """Average over the supported classes (those whose value is defined) and say how many they are.
 
     Args:
         values: float [C], NaN where undefined.
         among: bool [C], the classes to consider; all if None.
+        absent: `nan` leaves undefined classes out. `error` refuses them, for replays of a challenge. `zero` counts
+            them as 0, only to reproduce another tool's number.
+        names: The classes' names, for `error`'s message.
 
     Returns:
         The mean, NaN if no class is supported, and the number of classes averaged.
+
+    Raises:
+        MedtailError: `absent` is `error` and a class is undefined, or is none of the three.
 
     Example:
         >>> macro(np.array([0.8, np.nan, 0.6]))
         (0.7, 2)
     """
-    supported = ~np.isnan(values) if among is None else ~np.isnan(values) & among
-    count = int(supported.sum())
-    return (float(np.mean(values[supported])) if count else float("nan")), count
+    if absent not in ("nan", "zero", "error"):
+        raise MedtailError(f"absent {absent!r}: expected nan, zero or error.")
+    wanted = np.ones(len(values), dtype=bool) if among is None else np.asarray(among, dtype=bool)
+    undefined = np.isnan(values) & wanted
+    if absent == "error" and undefined.any():
+        which = [repr(names[c]) if names is not None else f"number {c}" for c in np.flatnonzero(undefined).tolist()]
+        raise MedtailError(f"macro: undefined for class {listing(which)}; expected every class defined.")
+    averaged = np.where(undefined, 0.0, values)[wanted] if absent == "zero" else values[wanted & ~undefined]
+    return (float(np.mean(averaged)) if len(averaged) else float("nan")), len(averaged)

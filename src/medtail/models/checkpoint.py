@@ -1,5 +1,7 @@
 """Model folders: `model.safetensors`, the weights, and `card.json`, all that is needed to use them.
 
+`medtail calibrate` may add `calibration.json`, which belongs to these very weights and is applied to their scores.
+
 Nothing is ever unpickled, so a model from a stranger cannot run code; nothing is fetched, so an old model loads on
 a machine without internet. What does not match is refused with every difference named.
 """
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from medtail.config import CLOSED, build_config, config_to_dict
 from medtail.errors import MedtailError, Problems, UsageError, did_you_mean, listing
+from medtail.judging.calibration_record import CALIBRATION, CalibrationMap, read_calibration
 from medtail.losses.contract import Link
 from medtail.models.backbones import BackboneConfig
 from medtail.models.diagnoser import Diagnoser, build_diagnoser
@@ -70,6 +73,7 @@ class ModelCard:
         versions: medtail, Python and the libraries the model was made with.
         note: What the model may be used for.
         training: Free facts about the training: best epoch, tune mAP, and the like.
+        calibration: Fitted on tune, from `calibration.json`; not part of `card.json`. None if there is none.
     """
 
     labels: LabelSpace
@@ -82,6 +86,7 @@ class ModelCard:
     versions: Mapping[str, str] = field(default_factory=versions)
     note: str = RESEARCH_NOTE
     training: Mapping[str, Any] = field(default_factory=dict)
+    calibration: CalibrationMap | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `card.json`."""
@@ -172,13 +177,14 @@ def load_model(folder: Path | str) -> tuple[Diagnoser, ModelCard]:
     """Load a model folder in eval mode, on the CPU. Runs no code from it and fetches nothing.
 
     Args:
-        folder: Holds `model.safetensors` and `card.json`.
+        folder: Holds `model.safetensors` and `card.json`, and `calibration.json` where it was calibrated.
 
     Returns:
-        The model and its card.
+        The model and its card, the calibration in it.
 
     Raises:
-        MedtailError: Files are missing, are of another format, or weights and card do not belong together.
+        MedtailError: Files are missing, are of another format, or weights, card and calibration do not belong
+            together.
     """
     folder = Path(folder)
     card = read_card(folder)
@@ -212,7 +218,27 @@ def load_model(folder: Path | str) -> tuple[Diagnoser, ModelCard]:
             load_weights=False,
         )
     fill(diagnoser, tensors, where=str(path))
-    return diagnoser.eval(), card
+    return diagnoser.eval(), replace(card, calibration=calibration_of(folder, card))
+
+
+def calibration_of(folder: Path | str, card: ModelCard) -> CalibrationMap | None:
+    """Read the calibration beside a model, and check that it is that model's; None where there is none.
+
+    Raises:
+        MedtailError: It is damaged, or belongs to other weights or classes.
+    """
+    path = Path(folder) / CALIBRATION
+    if not path.exists():
+        return None
+    calibration = read_calibration(path)
+    if calibration.model != card.digests["weights"]:
+        found = "no model" if calibration.model is None else f"weights {calibration.model[:12]}"
+        raise MedtailError(
+            f"{path}: was fitted for {found}, not for these (digest {card.digests['weights'][:12]}). Remove it, or"
+            " fit it again with `medtail calibrate RUN --fit tune --replace`."
+        )
+    calibration.check_labels(card.labels, where=str(path))
+    return calibration
 
 
 def fill(diagnoser: Diagnoser, tensors: Mapping[str, Tensor], *, where: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medtail.errors import MedtailError, listing
-from medtail.models.checkpoint import CARD, ModelCard, load_model, read_card
+from medtail.models.checkpoint import CARD, ModelCard, calibration_of, load_model, read_card
 from medtail.models.diagnoser import Diagnoser
 from medtail.runs import atomic_path, digest_bytes, read_json, write_json
 
@@ -117,6 +117,8 @@ def load_members(folder: Path | str) -> tuple[tuple[Diagnoser, ...], ModelCard]:
         diagnoser, card = load_model(folder)
         return (diagnoser,), card
     card = read_ensemble_card(folder)
+    # of the averaged scores; a member's own calibration is not applied
+    card = replace(card, calibration=calibration_of(folder, card))
     names = read_json(folder / CARD)["members"]
     return tuple(load_model(folder / name)[0] for name in names), card
 

@@ -264,6 +264,10 @@ def interval_words(header: Mapping[str, Any], predictions: Predictions) -> list[
         f"{drawn}, each metric was computed in each resample, and the bracket holds the middle {_percent(made)} of the "
         f"values (percentile interval, seed {made.get('seed', 'not recorded')})."
     )
+    if made.get("interval_method") == "bca":
+        whole += " Its ends are then corrected for bias and skewness (BCa); figures below the tables use percentiles."
+    if made.get("strata"):
+        whole += " Drawn inside strata of each patient's rarest finding: how many patients have one is taken as fixed."
     why = (
         "Images of one patient resemble each other, so whole patients are drawn; drawing single images would make the "
         "brackets too short."
@@ -294,6 +298,8 @@ def own_methods(header: Mapping[str, Any], results: Results) -> list[str]:
     made = _bootstrap(header)
     if made:
         found.append("rubin1981" if made.get("scheme") == "bayesian" else "efron1979")
+        if made.get("interval_method") == "bca":
+            found.append("efron1987")
         rows = results.frame
         unanimous = rows["metric"].isin(("precision", "recall", "specificity", "accuracy")) & rows["value"].isin(
             (0.0, 1.0)

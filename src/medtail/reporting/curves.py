@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from medtail.judging.confusion import GroupConfusion
-from medtail.judging.metrics import pr_curve, reliability_curve, roc_curve
+from medtail.judging.curves import pr_curve, reliability_curve, roc_curve
 from medtail.reporting.facts import ClassFacts, number
 from medtail.reporting.svg import Axis, clip, element, figure, frame, line, marker, polyline, text
 from medtail.tables.labels import short_name

@@ -24,6 +24,7 @@ from medtail.judging.confusion import group_confusions
 from medtail.judging.decisions import decide
 from medtail.reporting import card as small_print
 from medtail.reporting.bibliography import format_references
+from medtail.reporting.class_table import class_table
 from medtail.reporting.curves import class_curves, confusion_plot, reliability_plot
 from medtail.reporting.examples import ClassExamples, gather_examples
 from medtail.reporting.facts import (
@@ -39,7 +40,10 @@ from medtail.reporting.facts import (
     rare_classes,
 )
 from medtail.reporting.figures import forest_plot, frequency_plot, legend, training_plot
+from medtail.reporting.glance import headlines
+from medtail.reporting.sections import judge_sections
 from medtail.reporting.summary import count, summarise
+from medtail.reporting.terms import terms
 from medtail.runs import write_text
 from medtail.tables.manifest import Manifest
 from medtail.tables.predictions import Predictions
@@ -57,67 +61,11 @@ ALONE = {"hits": "positive found", "misses": "positive missed", "false alarms": 
 
 @final
 @dataclass(frozen=True)
-class Column:
-    """A column of the table of classes.
-
-    Attributes:
-        name: Its heading.
-        hint: What it means.
-        is_text: Whether it sorts as words.
-    """
-
-    name: str
-    hint: str
-    is_text: bool = False
-
-
-@final
-@dataclass(frozen=True)
-class Cell:
-    """A cell of the table of classes.
-
-    Attributes:
-        text: What is shown.
-        key: What it sorts by; "" is last in either direction.
-        interval: Shown after the text, quieter.
-        hint: Shown when a pointer rests on it.
-        style: Style class.
-    """
-
-    text: str
-    key: str
-    interval: str = ""
-    hint: str = ""
-    style: str = ""
-
-
-@final
-@dataclass(frozen=True)
 class Panel:
     """A class's small figure."""
 
     facts: ClassFacts
     svg: Markup
-
-
-COLUMNS = (
-    Column("class", "Name of the class", True),
-    Column("group", "Head, medium or tail, by train images", True),
-    Column("images", "Positive real images of the train fold"),
-    Column("patients", "Patients with a positive train image"),
-    Column("images", "Positive judged images"),
-    Column("patients", "Patients with a positive judged image"),
-    Column("prevalence", "Positive share of the assessed judged images"),
-    Column("AP", "Average precision with its 95 % interval"),
-    Column("chance", "Expected average precision of a random order"),
-    Column("AUROC", "Area under the ROC curve with its 95 % interval"),
-    Column("F1", "F1 of the decisions"),
-    Column("recall", "Share of the positive images that are called (sensitivity)"),
-    Column("precision", "Share of the calls that are right (positive predictive value)"),
-    Column("specificity", "Share of the negative images that are not called"),
-    Column("threshold", "Score at or above which the class is called"),
-    Column("ECE", "Expected calibration error"),
-)
 
 
 def write_report(
@@ -132,6 +80,8 @@ def write_report(
     read_image: Callable[[Path], np.ndarray] | None = None,
     log: pd.DataFrame | None = None,
     methods: Sequence[str] = (),
+    tune: Predictions | None = None,
+    retargeted: Results | None = None,
 ) -> Path:
     """Write the report of one judgement as one HTML file, atomically. The same inputs give the same bytes.
 
@@ -146,15 +96,21 @@ def write_report(
         read_image: Reads an image file to float [H, W] or [H, W, 3] in [0, 1]; None leaves example images out.
         log: Training log with `epoch` and `train_loss` or `tune_map`; None leaves the figure out.
         methods: Keys of `references.bib` of the methods and data sets used.
+        tune: Scores of the tune fold by the same model, calibrated alike, for conformal sets and abstention; None
+            leaves both out.
+        retargeted: Re-targeted results of these predictions (`medtail retarget`); None leaves the section out.
 
     Returns:
         `out`.
 
     Raises:
-        MedtailError: The file cannot be written, or train counts in the card or the header are malformed.
+        MedtailError: The file cannot be written, train counts in the card or the header are malformed, or `tune` or
+            `retargeted` belong to other scores.
     """
     out = Path(out)
-    page = _template().render(_context(predictions, results, title, card, config, manifest, read_image, log, methods))
+    page = _template().render(
+        _context(predictions, results, title, card, config, manifest, read_image, log, methods, tune, retargeted)
+    )
     write_text(out, page)
     return out
 
@@ -169,6 +125,8 @@ def _context(
     read_image: Callable[[Path], np.ndarray] | None,
     log: pd.DataFrame | None,
     methods: Sequence[str],
+    tune: Predictions | None,
+    retargeted: Results | None,
 ) -> dict[str, Any]:
     header = results.header
     fold = _fold(predictions, results)
@@ -180,11 +138,15 @@ def _context(
     if manifest is not None and read_image is not None:
         examples = gather_examples(rare, predictions, called, manifest=manifest, read_image=read_image)
     training = training_plot(log) if log is not None and len(log) else None
+    panels = _panel_classes(classes, rare)
+    closer = judge_sections(predictions, results, classes, rare=rare, drawn=panels, tune=tune, retargeted=retargeted)
+    glance = headlines(predictions, results, classes, groups)
     sections = [
         ("summary", "Summary"),
         ("groups", "Head, medium and tail"),
         ("classes", "Every class"),
-        ("figures", "Figures"),
+        ("figures", "Curves"),
+        *closer.contents,
     ]
     sections += [("examples", "Example images")] if examples else []
     sections += [
@@ -221,20 +183,15 @@ def _context(
         "group_scores": _group_scores(predictions, results),
         "interval_note": small_print.interval_note(header),
         "threshold_note": small_print.threshold_note(header, predictions),
-        "columns": COLUMNS,
-        "rows": [_row(facts) for facts in classes],
+        "glance": glance,
+        "class_table": class_table(classes),
         "legend": legend([group.name for group in groups if group.name != "all"]),
         "forest": forest_plot(classes),
         "frequency": frequency_plot(classes),
         "curves_note": _curves_note(classes),
-        "curve_panels": [
-            Panel(facts, class_curves(facts, *_column(predictions, facts))) for facts in _panel_classes(classes, rare)
-        ],
+        "curve_panels": [Panel(facts, class_curves(facts, *_column(predictions, facts))) for facts in panels],
         "reliability_pooled": reliability_plot("All classes pooled", predictions.scores, predictions.targets),
-        "reliability_panels": [
-            Panel(facts, reliability_plot(facts.name, *_column(predictions, facts), group=facts.tail_group))
-            for facts in _panel_classes(classes, rare)
-        ],
+        "closer": closer,
         "confusions": _confusions(predictions),
         "training": training,
         "examples": examples,
@@ -245,7 +202,8 @@ def _context(
         "blocks": small_print.blocks(card, config),
         "digests": small_print.digests_and_versions(predictions, header, card),
         "limits": small_print.limits(classes, predictions, fold=fold, many_sites=_many_sites(manifest)),
-        "references": format_references([*methods, *small_print.own_methods(header, results)]),
+        "terms": terms(closer.parts | _first_parts(results)),
+        "references": format_references([*methods, *small_print.own_methods(header, results), *closer.methods]),
         "number": number,
         "count": count,
     }
@@ -280,6 +238,16 @@ def _policy(style: str, script: str) -> str:
         f"default-src 'none'; img-src data:; style-src {hashed(style)}; script-src {hashed(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
+
+
+def _first_parts(results: Results) -> set[str]:
+    """Return which parts of the small print the first screen needs."""
+    needed = {
+        "tail as one": estimate(results, "any_finding_auroc", tail_group="tail"),
+        "groups alike": estimate(results, "mean_of_tail_groups:ap"),
+        "critical": estimate(results, "critical_fnr"),
+    }
+    return {part for part, found in needed.items() if found.is_defined}
 
 
 def _fold(predictions: Predictions, results: Results) -> str:
@@ -346,48 +314,3 @@ def _group_scores(predictions: Predictions, results: Results) -> list[tuple[str,
     ]
     scores.append(("all decisions", "micro F1", estimate(results, "micro_f1")))
     return [(name, words, value) for name, words, value in scores if not np.isnan(value.support) or value.is_defined]
-
-
-def _row(facts: ClassFacts) -> list[Cell]:
-    why = "not defined: no positives" if facts.n_pos == 0 else "not defined"
-
-    def amount(value: int) -> Cell:
-        return Cell("–", "", hint="not known") if value == UNKNOWN else Cell(f"{value:,}", str(value))
-
-    def value(found: Estimate, *, digits: int = 2, with_interval: bool = False) -> Cell:
-        if not found.is_defined:
-            return Cell("–", "", hint=why)
-        return Cell(number(found.value, digits=digits), repr(found.value),
-                    interval=found.interval() if with_interval else "", hint=found.text())  # fmt: skip
-
-    group = facts.tail_group or "–"
-    order = {"head": "1 head", "medium": "2 medium", "tail": "3 tail"}.get(group, "")
-    decided = facts.threshold if facts.by_threshold else float("nan")
-    threshold = Cell(
-        number(decided),
-        "" if np.isnan(decided) else repr(decided),
-        hint="" if facts.by_threshold else "the highest score of its exclusive group is called",
-    )
-    silent = "not defined: nothing is called" if facts.n_pos and not facts.precision.is_defined else ""
-    precision = value(facts.precision)
-    prevalence = (
-        Cell("–", "") if np.isnan(facts.prevalence) else Cell(f"{100 * facts.prevalence:.1f} %", repr(facts.prevalence))
-    )
-    return [
-        Cell(facts.name, facts.name),
-        Cell(group, order, style=f"{facts.tail_group}-text" if facts.tail_group else "muted"),
-        amount(facts.train_images),
-        amount(facts.train_patients),
-        amount(facts.n_pos),
-        amount(facts.n_pos_patients),
-        prevalence,
-        value(facts.ap, with_interval=True),
-        value(Estimate(facts.ap_chance)),
-        value(facts.auroc, with_interval=True),
-        value(facts.f1),
-        value(facts.recall),
-        Cell(precision.text, precision.key, hint=silent) if silent else precision,
-        value(facts.specificity),
-        threshold,
-        value(facts.ece, digits=3),
-    ]

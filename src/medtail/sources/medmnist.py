@@ -95,6 +95,56 @@ def import_medmnist(
     return manifest_from_frame(frame, name=str(path), root=Path(images_out))
 
 
+def read_medmnist_labels(path: Path | str, *, splits: Sequence[str] = tuple(FOLDS)) -> dict[str, np.ndarray]:
+    """Read the label numbers of some splits, without opening an image; volumes' archives do as well.
+
+    Args:
+        path: The `.npz` file.
+        splits: Of `train`, `val`, `test`: those that must be there.
+
+    Returns:
+        Split → int64 [N, labels], in the archive's order.
+
+    Raises:
+        MedtailError: The file is missing or damaged, or an array is missing or no integers; all mistakes at once.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "labels.npz"
+        >>> np.savez(file, test_labels=np.array([[1], [0]]))
+        >>> read_medmnist_labels(file, splits=["test"])["test"].tolist()
+        [[1], [0]]
+    """
+    problems = Problems(str(path))
+    headers: dict[str, _Header] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = set(archive.namelist())
+            for key in (f"{split}_labels" for split in splits):
+                if f"{key}.npy" not in held:
+                    found = sorted(item.removesuffix(".npy") for item in held)
+                    problems.add(f"array {key!r}: missing. Found: {listing(found, limit=8) if found else 'none'}.")
+                    continue
+                try:
+                    with archive.open(f"{key}.npy") as stream:
+                        headers[key] = _read_header(stream)
+                except (ValueError, SyntaxError, EOFError) as error:
+                    problems.add(f"array {key!r}: no NumPy array ({error}).")
+                else:
+                    _check_labels(key, headers[key], problems=problems)
+            problems.raise_if_any()
+            return {
+                split: _read_labels(archive, f"{split}_labels", headers[f"{split}_labels"], str(path))
+                for split in splits
+            }
+    except FileNotFoundError:
+        raise MedtailError(f"{path}: no such file; expected a MedMNIST .npz with its labels.") from None
+    except IsADirectoryError:
+        raise MedtailError(f"{path}: is a folder; expected a MedMNIST .npz with its labels.") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise MedtailError(f"{path}: damaged or no .npz file ({error}). Download it again.") from error
+
+
 def _checked(archive: zipfile.ZipFile, *, name: str) -> tuple[dict[str, np.ndarray], dict[str, _Header]]:
     """Check every array's header before reading any data; return the labels and the image headers."""
     problems = Problems(name)
@@ -137,14 +187,16 @@ def _check_split(split: str, images: _Header, labels: _Header, *, problems: Prob
             f"array '{split}_images': found {images.dtype} {list(images.shape)}; expected uint8 [N, H, W] or"
             f" [N, H, W, 3] in C order.{volumes}"
         )
-    if labels.dtype.kind not in "uib" or len(labels.shape) not in (1, 2) or labels.is_fortran or 0 in labels.shape[1:]:
-        problems.add(
-            f"array '{split}_labels': found {labels.dtype} {list(labels.shape)}; expected integers [N] or [N, labels]."
-        )
-    elif labels.num_bytes > MAX_LABEL_BYTES or (len(labels.shape) == 2 and labels.shape[1] > MAX_CLASSES):
-        problems.add(f"array '{split}_labels': {list(labels.shape)} is too large for labels.")
+    _check_labels(f"{split}_labels", labels, problems=problems)
     if images.shape[:1] != labels.shape[:1]:
         problems.add(f"split {split!r}: {images.shape[:1]} images but {labels.shape[:1]} labels; expected as many.")
+
+
+def _check_labels(key: str, labels: _Header, *, problems: Problems) -> None:
+    if labels.dtype.kind not in "uib" or len(labels.shape) not in (1, 2) or labels.is_fortran or 0 in labels.shape[1:]:
+        problems.add(f"array '{key}': found {labels.dtype} {list(labels.shape)}; expected integers [N] or [N, labels].")
+    elif labels.num_bytes > MAX_LABEL_BYTES or (len(labels.shape) == 2 and labels.shape[1] > MAX_CLASSES):
+        problems.add(f"array '{key}': {list(labels.shape)} is too large for labels.")
 
 
 def _read_labels(archive: zipfile.ZipFile, key: str, header: _Header, name: str) -> np.ndarray:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from medtail.config import config_to_dict
 from medtail.errors import MedtailError
+from medtail.judging.calibration_record import CALIBRATION, read_calibration
 from medtail.judging.evaluation import EvaluationConfig, evaluate
 from medtail.losses.build import LossConfig
 from medtail.models.ensembles import read_ensemble_card
@@ -60,7 +61,8 @@ def judge_run(
         Predictions, results and manifest. The first two are also in the run folder.
 
     Raises:
-        MedtailError: The run is unfinished, its manifest is gone or changed, or it has no such fold.
+        MedtailError: The run is unfinished, its manifest is gone or changed, it has no such fold, or the model was
+            calibrated after the fold was scored.
     """
     settings = load_train_config(run / "config.yaml")
     manifest = read_manifest(settings.manifest, groups=settings.groups)
@@ -72,32 +74,52 @@ def judge_run(
         )
     scored, judged = run / f"predictions_{fold}.parquet", run / "results" / f"{fold}.csv"
     if scored.exists():
-        predictions = read_predictions(scored)
+        predictions = _as_calibrated_now(run, read_predictions(scored), fold=fold)
     else:
         predictions = predict(run, manifest, fold=fold, quiet=quiet)
         predictions.write(scored)
     if judged.exists():
         results = read_results(judged)
+        if results.header.get("digests", {}).get("calibration") != predictions.digests.get("calibration"):
+            raise MedtailError(
+                f"{judged}: was judged before the model's calibration changed. Remove it; it is made again."
+            )
     else:
         results = evaluate(predictions, config=config or EvaluationConfig())
         results.write(judged)
     return Judgement(predictions, results, manifest)
 
 
-def report_run(run: Path, out: Path, *, title: str | None = None, quiet: bool = False) -> Path:
-    """Write the report of a run's test fold.
+def _as_calibrated_now(run: Path, predictions: Predictions, *, fold: str) -> Predictions:
+    """Return stored scores as the model's calibration of today makes them; refuse those made under another."""
+    stored = run / "model" / CALIBRATION
+    calibration = read_calibration(stored) if stored.exists() else None
+    if predictions.digests.get("calibration") == (None if calibration is None else calibration.digest):
+        return predictions
+    if fold == "tune" and calibration is not None:  # kept raw: it is what calibrations are fitted on
+        return calibration.calibrate(predictions)
+    raise MedtailError(
+        f"{run / predictions.name}: was scored before the model's calibration changed. Remove it; it is made again."
+    )
+
+
+def report_run(
+    run: Path, out: Path, *, title: str | None = None, retargeted: Results | None = None, quiet: bool = False
+) -> Path:
+    """Write the report of a run's test fold, with sets from its tune fold.
 
     Args:
         run: A finished run folder.
         out: The HTML file.
         title: Its title; the run's name if None.
+        retargeted: Re-targeted results of the test fold (`medtail retarget`), for a section of their own.
         quiet: Show no progress.
 
     Returns:
         `out`.
 
     Raises:
-        MedtailError: As `judge_run`.
+        MedtailError: As `judge_run`, or `retargeted` is of other scores.
     """
     judgement = judge_run(run, quiet=quiet)
     settings = load_train_config(run / "config.yaml")
@@ -114,8 +136,28 @@ def report_run(run: Path, out: Path, *, title: str | None = None, quiet: bool = 
         manifest=judgement.manifest,
         read_image=read_image,
         log=log,
-        methods=methods_of(settings),
+        methods=[*methods_of(settings), *_calibration_papers(run)],
+        tune=_tune_rows(run),
+        retargeted=retargeted,
     )
+
+
+def _tune_rows(run: Path) -> Predictions | None:
+    """Return the stored tune scores as the model's calibration of today makes them; None where there are none."""
+    stored = run / "predictions_tune.parquet"
+    if not stored.exists():
+        return None
+    tune = _as_calibrated_now(run, read_predictions(stored), fold="tune")
+    return tune if len(tune) else None
+
+
+def _calibration_papers(run: Path) -> list[str]:
+    """Return the bibliography keys of the maps in a run's calibration."""
+    stored = run / "model" / CALIBRATION
+    if not stored.exists():
+        return []
+    kinds = {part.kind for part in read_calibration(stored).maps}
+    return [key for kind, key in _MAP_PAPERS.items() if kind in kinds]
 
 
 _LOSS_PAPERS = {
@@ -130,6 +172,13 @@ _SAMPLER_PAPERS = {
     "square_root": "kang2020",
     "progressive": "kang2020",
     "repeat_factor": "gupta2019",
+}
+_MAP_PAPERS = {
+    "platt": "platt1999",
+    "temperature": "guo2017",
+    "softmax": "guo2017",
+    "beta": "kull2017",
+    "isotonic": "zadrozny2002",
 }
 _BACKBONE_PAPERS = {
     "efficientnet": "tan2019",

@@ -35,6 +35,7 @@ def predict(
     device: str = "auto",
     test_time_flip: bool | None = None,
     cache: Path | None = None,
+    calibrated: bool = True,
     quiet: bool = False,
 ) -> Predictions:
     """Score images with a trained model.
@@ -47,6 +48,8 @@ def predict(
         device: `auto` takes a GPU where there is one; or a name torch knows.
         test_time_flip: Average the scores of an image and its mirror image; None as the run's config says.
         cache: Folder of prepared pixels; None as the run's config says.
+        calibrated: Apply the model's calibration, where it has one, and use the thresholds chosen after it. It was
+            fitted to scores made as the run's config says; another `test_time_flip` makes slightly other ones.
         quiet: Show no progress.
 
     Returns:
@@ -89,7 +92,7 @@ def predict(
                 )
             )
     scores = np.mean(shares, axis=0)
-    return as_predictions(scores, chosen, card, manifest_digest=manifest.digest)
+    return as_predictions(scores, chosen, card, manifest_digest=manifest.digest, calibrated=calibrated)
 
 
 def choose_device(device: str) -> torch.device:
@@ -164,16 +167,19 @@ def score_rows(
     return np.clip(scores, 0.0, 1.0)
 
 
-def as_predictions(scores: np.ndarray, manifest: Manifest, card: ModelCard, *, manifest_digest: str) -> Predictions:
-    """Join scores with what the manifest and the card know.
+def as_predictions(
+    scores: np.ndarray, manifest: Manifest, card: ModelCard, *, manifest_digest: str, calibrated: bool = True
+) -> Predictions:
+    """Join scores with what the manifest and the card know, and calibrate them if the card can.
 
     Args:
         scores: float64 [N, C] in the card's class order.
         manifest: The N rows scored, with the card's classes.
         card: The model's card.
         manifest_digest: Digest of the whole table the rows came from.
+        calibrated: Apply the card's calibration, where it has one; its digest is then in the header.
     """
-    return Predictions(
+    raw = Predictions(
         image_ids=manifest.frame["image_id"].to_numpy(dtype=object),
         patients=manifest.patients,
         scores=scores,
@@ -185,3 +191,4 @@ def as_predictions(scores: np.ndarray, manifest: Manifest, card: ModelCard, *, m
         train_counts=card.train_counts,
         digests={"model": card.digests["weights"], "manifest": manifest_digest},
     )
+    return card.calibration.calibrate(raw) if calibrated and card.calibration is not None else raw

@@ -3,7 +3,7 @@
 // (an empty data-v) stay last in both directions.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
-  const status = document.getElementById("sorted");
+  const status = table.parentElement.nextElementSibling;
   for (const button of table.querySelectorAll("thead button")) {
     button.addEventListener("click", () => {
       const header = button.closest("th");
