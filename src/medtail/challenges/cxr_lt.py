@@ -30,6 +30,7 @@ from medtail.errors import MedtailError, Problems, did_you_mean, listing
 from medtail.judging.bootstrap import draw_weights, number_patients
 from medtail.judging.cautions import word_cautions
 from medtail.judging.estimates import Estimates, estimate
+from medtail.judging.headers import rows_header, support_header, tail_header
 from medtail.runs import versions
 from medtail.sources.cxr_lt import ChallengeTask, Edition
 from medtail.tables.labels import LabelSpace
@@ -327,29 +328,13 @@ def _header(
     tables: Edition,
     task: ChallengeTask,
 ) -> dict[str, Any]:
-    names, census, counts = predictions.labels.class_names, found.census, predictions.train_counts
+    names, counts = predictions.labels.class_names, predictions.train_counts
     return {
-        "name": predictions.name,
-        "fold": " and ".join(sorted(set(predictions.folds.astype(str)))),
-        "num_rows": len(predictions),
-        "num_patients": num_patients,
-        "labels": predictions.labels.to_json(),
-        "task": predictions.labels.task,
-        "digests": {**predictions.digests, "predictions": predictions.digest},
+        **rows_header(predictions, num_patients=num_patients),
         "train_counts": None if counts is None else counts.to_json(),
-        "tail": None
-        if groups is None
-        else {
-            "rule": groups.rule,
-            "cuts": list(groups.cuts),
-            "description": groups.describe(),
-            "groups": dict(groups.group_of),
-        },
+        "tail": tail_header(groups),
         "thresholds": {"source": "fixed 0.5", "values": dict.fromkeys(names, 0.5), "inside_groups": "highest score"},
-        "unsupported": [name for name, n in zip(names, census.positives, strict=True) if n == 0],
-        "without_negatives": [
-            name for name, n, p in zip(names, census.rows, census.positives, strict=True) if n > 0 and n == p
-        ],
+        **support_header(predictions.labels, found.census),
         "challenge": {
             "name": "CXR-LT",
             "edition": tables.name,

@@ -19,6 +19,7 @@ from medtail.judging.cautions import word_cautions
 from medtail.judging.counts import EceMode
 from medtail.judging.decisions import decide
 from medtail.judging.estimates import Estimates, estimate
+from medtail.judging.headers import rows_header, support_header, tail_header
 from medtail.judging.intervals import IntervalMethod
 from medtail.judging.jackknife import JACKKNIFE_GROUPS, leave_out_weights
 from medtail.judging.result_rows import (
@@ -331,25 +332,12 @@ def _header(
     config: EvaluationConfig,
 ) -> dict[str, Any]:
     names = predictions.labels.class_names
-    census, counts = estimates.census, predictions.train_counts
+    counts = predictions.train_counts
     unit = "patient" if predictions.has_patients else "image"
     return {
-        "name": predictions.name,
-        "fold": " and ".join(sorted(set(predictions.folds.astype(str)) - {""})),
-        "num_rows": len(predictions),
-        "num_patients": num_patients,
-        "labels": predictions.labels.to_json(),
-        "task": predictions.labels.task,
-        "digests": {**predictions.digests, "predictions": predictions.digest},
+        **rows_header(predictions, num_patients=num_patients),
         "train_counts": None if counts is None else counts.to_json(),
-        "tail": None
-        if groups is None
-        else {
-            "rule": groups.rule,
-            "cuts": list(groups.cuts),
-            "description": groups.describe(),
-            "groups": dict(groups.group_of),
-        },
+        "tail": tail_header(groups),
         "thresholds": {
             "source": source,
             "values": {name: float(limit) for name, limit in zip(names, limits, strict=True)},
@@ -368,10 +356,7 @@ def _header(
         "ece": {"mode": config.ece_mode, "bins": config.ece_bins},
         "absent": config.absent,
         "critical": list(config.critical),
-        "unsupported": [name for name, n in zip(names, census.positives, strict=True) if n == 0],
-        "without_negatives": [
-            name for name, n, p in zip(names, census.rows, census.positives, strict=True) if n > 0 and n == p
-        ],
+        **support_header(predictions.labels, estimates.census),
         "warnings": word_cautions(predictions, estimates, source=source, has_tail=groups is not None),
         "versions": versions(),
     }

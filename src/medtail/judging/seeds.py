@@ -14,14 +14,16 @@ import numpy as np
 
 from medtail.errors import MedtailError
 from medtail.judging.bootstrap import number_patients
+from medtail.judging.counts import ratio
 from medtail.judging.decisions import decide
 from medtail.judging.estimates import CLASS_METRICS, Estimates, estimate
 from medtail.judging.evaluation import EvaluationConfig, group_classes, weigh_patients
 from medtail.judging.intervals import mean_of_defined
+from medtail.judging.paired_draws import draw_seed_weights
 from medtail.judging.pairing import pair_rows
 from medtail.judging.result_rows import IntervalMaker, Row
 from medtail.runs import versions
-from medtail.seeding import stream
+from medtail.seeding import stream_seed
 from medtail.tables.predictions import Predictions
 from medtail.tables.results import Results, results_from_rows
 from medtail.tables.tail import TAIL_GROUPS
@@ -38,9 +40,9 @@ def judge_seeds(
 
     For every class, every tail group and over all classes there are: the value of each seed with its patient
     interval (`subgroup` is `seed=NAME`); the mean over seeds with the interval of the hierarchical bootstrap, which
-    draws seeds with replacement and then patients, the same ones for every seed; the same mean with patients drawn
-    only (`METRIC@fixed_seeds`); and `sd_over_seeds:METRIC`, the standard deviation over seeds on the rows as they are.
-    With S seeds the drawn means hold (S - 1)/S of the variance between seeds: three seeds say little about seeds.
+    draws seeds and then patients, the same ones for every seed (as `comparison` does); the same mean with patients
+    drawn only (`METRIC@fixed_seeds`); and `sd_over_seeds:METRIC`, the standard deviation over seeds on the rows as
+    they are.
 
     Args:
         runs: Name of the seed → its predictions, at least two, of the same images.
@@ -65,7 +67,7 @@ def judge_seeds(
         True
 
     References:
-        davison1997.
+        davison1997, rao1988.
     """
     config = config or EvaluationConfig()
     unknown = [metric for metric in metrics if metric not in CLASS_METRICS]
@@ -81,7 +83,9 @@ def judge_seeds(
         estimate(run, called=decide(run), patients=patients, weights=weights, threads=threads)
         for run in paired.values()
     ]
-    drawn = stream(config.seed, "bootstrap", "seeds").integers(0, len(paired), size=(config.bootstrap, len(paired)))
+    seed_weights = draw_seed_weights(
+        len(paired), resamples=config.bootstrap, seed=stream_seed(config.seed, "bootstrap", "seeds")
+    )
     groups = group_classes(first, config)
     names = first.labels.class_names
     places = [({"class": name}, np.array([c])) for c, name in enumerate(names)]
@@ -94,7 +98,7 @@ def judge_seeds(
     rows: list[Mapping[str, Any]] = []
     for place, among in places:
         for metric in metrics:
-            made = _rows(metric, found, among, list(paired), drawn, intervals)
+            made = _rows(metric, found, among, list(paired), seed_weights, intervals)
             rows += [{**place, **row} for row in made]
     header = {
         "name": first.name,
@@ -123,7 +127,7 @@ def _rows(
     found: Sequence[Estimates],
     among: np.ndarray,
     seeds: Sequence[str],
-    drawn: np.ndarray,
+    seed_weights: np.ndarray,
     intervals: IntervalMaker,
 ) -> list[Row]:
     table = np.stack([one.values[metric][among] for one in found])
@@ -138,8 +142,9 @@ def _rows(
         for seed, value, draws in zip(seeds, values, resampled, strict=True)
     ]
     mean = float(values.mean())
-    picked = np.take_along_axis(resampled, drawn.T, axis=0) if drawn.size else resampled
-    rows.append({"metric": metric, "support": support, **intervals.row(mean, mean_of_defined(picked))})
+    weighed = np.where(np.isnan(resampled), 0.0, seed_weights)
+    both = ratio(np.where(np.isnan(resampled), 0.0, resampled * seed_weights).sum(axis=0), weighed.sum(axis=0))
+    rows.append({"metric": metric, "support": support, **intervals.row(mean, both)})
     fixed = intervals.row(mean, mean_of_defined(resampled))
     rows.append({"metric": f"{metric}@fixed_seeds", "support": support, **fixed})
     rows.append({"metric": f"sd_over_seeds:{metric}", "support": len(seeds), "value": float(np.std(values, ddof=1))})
@@ -148,7 +153,7 @@ def _rows(
 
 def _warning(seeds: int) -> str:
     return (
-        f"The interval of a mean draws {seeds} seeds with replacement and then patients: it holds what another training"
-        f" and other patients would change, and {seeds - 1}/{seeds} of the variance between seeds at most. The rows"
-        " `@fixed_seeds` draw patients only; `sd_over_seeds` is the spread of the seeds alone."
+        f"The interval of a mean draws seeds, then patients: it holds what another training and other patients would"
+        f" change. {seeds} seeds say little about all seeds. The rows `@fixed_seeds` draw patients only;"
+        " `sd_over_seeds` is the spread of the seeds alone."
     )
