@@ -42,7 +42,7 @@ contracts:
 	$(BIN)/lint-imports
 
 fast:
-	$(BIN)/python -m pytest -q -m "not slow" --cov --cov-report=term
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile --cov --cov-report=term
 
 slow:
 	$(BIN)/python -m pytest -q -m slow

@@ -52,6 +52,12 @@ def test_digest_names_all_members_and_their_order() -> None:
     assert average_predictions([one]).digests["model"] == "aa"
 
 
+def test_an_average_of_calibrated_scores_does_not_pass_for_calibrated() -> None:
+    one = replace(made(1), digests={"calibration": "cc"})
+    assert "calibration" not in average_predictions([one, made(2)]).digests
+    assert average_predictions([one]).digests["calibration"] == "cc"
+
+
 def test_a_single_member_keeps_its_scores() -> None:
     one = made(1)
     assert np.array_equal(average_predictions([one]).scores, one.scores)

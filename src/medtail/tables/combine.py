@@ -55,6 +55,8 @@ def average_predictions(members: Sequence[Predictions]) -> Predictions:
             total[rows] += member.scores
     problems.raise_if_any()
     digests = dict(first.digests)
+    if len(members) > 1:  # an average of calibrated scores is calibrated by nobody
+        digests.pop("calibration", None)
     if all("model" in member.digests for member in members) and len(members) > 1:
         digests["model"] = digest_bytes(*(member.digests["model"].encode() for member in members))
     return replace(first, scores=np.clip(total / len(members), 0.0, 1.0), thresholds=None, digests=digests)
