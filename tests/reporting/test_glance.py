@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from medtail.judging.evaluation import EvaluationConfig, evaluate
@@ -33,7 +34,14 @@ def test_headlines_are_the_rows_of_the_results(judged) -> None:
     ap = estimate(results, "any_finding_ap", tail_group="tail")
     assert f"AP {ap.text()}" in found["Any tail finding, AUROC"][1]
     images = int(rows["Any tail finding, AUROC"].support)
-    assert f"{images} images of " in found["Any tail finding, AUROC"][1]
+    members = [name for name, group in results.header["tail"]["groups"].items() if group == "tail"]
+    cells = judged.predictions.targets[:, [judged.predictions.labels.index(name) for name in members]]
+    # an image counts where a tail class is present, or where all were assessed
+    assessed = int(((cells == 1).any(axis=1) | ~np.isnan(cells).any(axis=1)).sum())
+    assert images < assessed < len(judged.predictions)
+    note = found["Any tail finding, AUROC"][1]
+    assert f"{images} images of {assessed}; " in note
+    assert note.endswith(f"by chance about {100 * images / assessed:.2g} %")
     assert found["Critical findings missed"][1].endswith(": rare")
 
 
