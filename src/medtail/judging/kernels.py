@@ -72,12 +72,13 @@ def _additive_block(
                 sums[column, lane] += value * np.float64(weights[patient, lane])
 
 
-def _compile(loop: Callable[..., None]) -> Callable[..., None]:
+def compile_loop(loop: Callable[..., None]) -> Callable[..., None]:
+    """Compile a loop that holds no lock, cached on disk where there is a place for it."""
     try:
         return numba.njit(cache=True, nogil=True, error_model="numpy")(loop)
     except RuntimeError:  # nowhere to keep a cache: a read-only installation without a home folder
         return numba.njit(nogil=True, error_model="numpy")(loop)
 
 
-ranked_block = _compile(_ranked_block)
-additive_block = _compile(_additive_block)
+ranked_block = compile_loop(_ranked_block)
+additive_block = compile_loop(_additive_block)

@@ -5,10 +5,9 @@ Like `kernels`, imported only when the work pays for loading the compiler; the t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numba
 import numpy as np
+
+from medtail.judging.kernels import compile_loop
 
 
 def _shifted_block(
@@ -50,11 +49,4 @@ def _shifted_block(
                     lost_sum[lane] += gained * np.float64(totals[3, lane] + totals[1, lane])
 
 
-def _compile() -> Callable[..., None]:
-    try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(_shifted_block)
-    except RuntimeError:  # nowhere to keep a cache: a read-only installation without a home folder
-        return numba.njit(nogil=True, error_model="numpy")(_shifted_block)
-
-
-shifted_block = _compile()
+shifted_block = compile_loop(_shifted_block)

@@ -31,7 +31,7 @@ from medtail.judging.comparison_words import (
 from medtail.judging.questions import LOWER_IS_BETTER
 from medtail.judging.ranking import tied_runs
 from medtail.reporting.bibliography import format_references
-from medtail.reporting.report import _packaged, _policy, _version
+from medtail.reporting.page import packaged, page_template, security_policy, version_of_medtail
 from medtail.reporting.svg import Axis, clip, element, figure, line, marker, text, tick_text
 from medtail.runs import write_text
 
@@ -213,7 +213,7 @@ def _ties(pairs: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
 
 
 def _context(comparison: Comparison, title: str | None) -> dict[str, Any]:
-    style, script = _packaged("report.css") + _packaged("comparison.css"), _packaged("report.js")
+    style, script = packaged("report.css") + packaged("comparison.css"), packaged("report.js")
     header, names = comparison.header, comparison.names
     metric = main_place(comparison)["metric"]
     pairs = list(
@@ -224,8 +224,8 @@ def _context(comparison: Comparison, title: str | None) -> dict[str, Any]:
     pairs.sort(key=lambda pair: leader not in pair)
     return {
         "title": title or "Comparison of " + _enumerate(names),
-        "version": _version(),
-        "policy": _policy(style, script),
+        "version": version_of_medtail(),
+        "policy": security_policy(style, script),
         "style": Markup(style),
         "script": Markup(script),
         "lede": _lede(header),
@@ -384,7 +384,4 @@ def _three(value: float) -> str:
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
-    return environment.from_string(_packaged("comparison.html.j2"))
+    return page_template("comparison.html.j2")

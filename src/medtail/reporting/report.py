@@ -7,12 +7,9 @@ their hashes forbids everything else, and every text from the data is escaped.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -41,6 +38,7 @@ from medtail.reporting.facts import (
 )
 from medtail.reporting.figures import forest_plot, frequency_plot, legend, training_plot
 from medtail.reporting.glance import headlines
+from medtail.reporting.page import packaged, page_template, security_policy, version_of_medtail
 from medtail.reporting.sections import judge_sections
 from medtail.reporting.summary import count, summarise
 from medtail.reporting.terms import terms
@@ -155,11 +153,11 @@ def _context(
         ("limits", "Limits of use"),
         ("references", "References"),
     ]
-    style, script = _packaged("report.css"), _packaged("report.js")
+    style, script = packaged("report.css"), packaged("report.js")
     return {
         "title": title,
-        "version": _version(),
-        "policy": _policy(style, script),
+        "version": version_of_medtail(),
+        "policy": security_policy(style, script),
         "style": Markup(style),
         "script": Markup(script),
         "data_line": _data_line(predictions, classes, fold),
@@ -210,34 +208,9 @@ def _context(
 
 
 @cache
-def _packaged(name: str) -> str:
-    return files("medtail.reporting").joinpath("templates", name).read_text(encoding="utf-8")
-
-
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False, keep_trailing_newline=True)
-    return environment.from_string(_packaged("report.html.j2"))
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("medtail")
-
-
-def _policy(style: str, script: str) -> str:
-    """Return a content security policy that allows this style, this script and embedded pictures, nothing else."""
-
-    def hashed(content: str) -> str:
-        return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
-
-    return (
-        f"default-src 'none'; img-src data:; style-src {hashed(style)}; script-src {hashed(script)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
+    return page_template("report.html.j2")
 
 
 def _first_parts(results: Results) -> set[str]:

@@ -17,20 +17,25 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from medtail.config import build_config, config_to_dict
 from medtail.errors import MedtailError
 from medtail.judging.thresholds import choose_thresholds
-from medtail.models.ensembles import MEMBER, load_members, save_ensemble
+from medtail.models.ensembles import MEMBER, save_ensemble
 from medtail.runs import read_json, versions, write_json, write_text
 from medtail.seeding import stream_seed
 from medtail.tables.combine import average_predictions
 from medtail.tables.predictions import read_predictions
 from medtail.training.callbacks import tune_quality
 from medtail.training.config import TrainConfig
-from medtail.training.fit import TrainOutcome, config_digest_of, prepare_folder, train_network
+from medtail.training.fit import (
+    TrainOutcome,
+    config_digest_of,
+    finished_outcome,
+    prepare_folder,
+    train_network,
+)
 
 MEMBERS = "members"
 
@@ -77,7 +82,7 @@ def train(config: TrainConfig, out: Path | str, *, resume: bool = False, quiet: 
         )
     prepare_folder(config, out, resume=resume)
     if resume and (out / "run.json").exists():
-        return _finished(out)
+        return finished_outcome(out)
     outcomes = []
     for number in range(config.members):
         member = replace(config, members=1, seed=member_seed(config.seed, number))
@@ -144,16 +149,3 @@ def _join(config: TrainConfig, out: Path, outcomes: list[TrainOutcome]) -> Train
         },
     )
     return outcome
-
-
-def _finished(out: Path) -> TrainOutcome:
-    load_members(out / "model")  # a damaged run must not pass as finished
-    value = read_json(out / "run.json")
-    return TrainOutcome(
-        run=out,
-        tune_map=np.nan if value["tune_map"] is None else float(value["tune_map"]),
-        tune_classes=int(value["tune_classes"]),
-        best_epoch=int(value["best_epoch"]),
-        epochs_run=int(value["epochs_run"]),
-        seconds=float(value["seconds"]),
-    )

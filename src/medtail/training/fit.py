@@ -36,8 +36,9 @@ from medtail.losses.build import build_loss
 from medtail.losses.contract import Loss, LossContext
 from medtail.losses.margin import LogitAdjustedConfig
 from medtail.losses.weights import prior_shifts
-from medtail.models.checkpoint import ModelCard, ModelParts, fill, load_model, save_model
+from medtail.models.checkpoint import ModelCard, ModelParts, fill, save_model
 from medtail.models.diagnoser import Diagnoser, build_diagnoser
+from medtail.models.ensembles import load_members
 from medtail.pixels.store import open_store
 from medtail.runs import digest_json, new_folder, read_json, versions, write_json, write_text
 from medtail.sampling.build import build_sampler
@@ -111,7 +112,7 @@ def train_network(config: TrainConfig, out: Path, *, resume: bool = False, quiet
     if is_main:
         prepare_folder(config, out, resume=resume)
     if resume and (out / "run.json").exists():
-        return _finished(out)
+        return finished_outcome(out)
     table = read_manifest(config.manifest, groups=config.groups)
     manifest = _usable_rows(select_classes(table, config.classes))
     counts = count_classes(manifest)
@@ -404,8 +405,13 @@ def _outcome(out: Path, progress: Progress) -> TrainOutcome:
     )
 
 
-def _finished(out: Path) -> TrainOutcome:
-    load_model(out / "model")  # a damaged run must not pass as finished
+def finished_outcome(out: Path) -> TrainOutcome:
+    """Return what a finished run came to, of one network or of several.
+
+    Raises:
+        MedtailError: Its model folder is damaged.
+    """
+    load_members(out / "model")  # a damaged run must not pass as finished
     value = read_json(out / "run.json")
     return TrainOutcome(
         run=out,
