@@ -16,7 +16,6 @@ import numpy as np
 from medtail.judging.additive import SparseColumns, resample_columns, spread_columns
 from medtail.judging.bootstrap import (
     BAYESIAN_UNIT,
-    COMPILED_FROM,
     FIRST,
     LANES,
     LAST,
@@ -26,6 +25,7 @@ from medtail.judging.bootstrap import (
     RankedRows,
     fixed_point,
     in_threads,
+    pays_to_compile,
     rank_rows,
 )
 from medtail.judging.counts import calibration_gaps, ratio
@@ -345,7 +345,7 @@ def resample_shifted(
     assert prevalence > 0, "a prevalence is common to rows that hold positives"
     odds = (1.0 - prevalence) / prevalence
     negative_weight = odds * np.divide(positive, negative, out=np.zeros(padded), where=both)
-    compiled = engine == "compiled" or (engine == "auto" and len(ranked.flags) * padded >= COMPILED_FROM)
+    compiled = engine == "compiled" or (engine == "auto" and pays_to_compile(len(ranked.flags) * padded))
     run = _compiled_block() if compiled else _numpy_block
     unit = float(BAYESIAN_UNIT) if weights.scheme == "bayesian" else 1.0
 

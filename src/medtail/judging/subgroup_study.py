@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
-from medtail.judging.bootstrap import COMPILED_FROM, Engine, PatientWeights
+from medtail.judging.bootstrap import Engine, PatientWeights, pays_to_compile
 from medtail.judging.estimates import ClassCensus, take_census
 from medtail.judging.intervals import percentile_interval, unanimous_interval
 from medtail.judging.subgroup_estimates import (
@@ -143,7 +143,7 @@ class Study:
 def choose_engine(predictions: Predictions, weights: PatientWeights, divisions: list[Division]) -> Engine:
     """Return the faster engine for all the passes to come; both give the same."""
     passes = sum(len(division.groups) for division in divisions)
-    return "compiled" if predictions.scores.size * weights.resamples * passes >= COMPILED_FROM else "numpy"
+    return "compiled" if pays_to_compile(predictions.scores.size * weights.resamples * passes) else "numpy"
 
 
 def is_enough(census: ClassCensus) -> np.ndarray:
