@@ -42,16 +42,26 @@ if TYPE_CHECKING:
     from medtail.judging.thresholds import fit_thresholds
     from medtail.judging.unknown import judge_unknown
     from medtail.judging.verification import verify_results
+    from medtail.lexicons.descriptors import Reading
+    from medtail.lexicons.grading import grade
+    from medtail.lexicons.parsing import parse_reading
+    from medtail.lexicons.probabilities import descriptor_probabilities
+    from medtail.lexicons.propagation import level_law
     from medtail.pixels.decode import read_image
     from medtail.quickstart import quickstart
     from medtail.reporting.report import write_report
     from medtail.sources.importing import import_layout
+    from medtail.sources.phantom import PhantomConfig
+    from medtail.sources.phantom_writing import phantom_manifest
+    from medtail.studies.ablation import ablation_study, run_study
+    from medtail.studies.cv import cross_validation_study
     from medtail.tables.audit import audit_manifest
+    from medtail.tables.folds import cross_validation_folds, hold_out_test
     from medtail.tables.labels import LabelSpace
     from medtail.tables.manifest import Manifest, manifest_from_frame, read_manifest
     from medtail.tables.predictions import Predictions, read_predictions
     from medtail.tables.results import Results, read_results
-    from medtail.tables.splits import kfold_manifests, split_manifest
+    from medtail.tables.splits import split_manifest
     from medtail.training.config import load_train_config
     from medtail.training.ensembles import train
     from medtail.training.judged import judge_run, report_run
@@ -68,30 +78,40 @@ _HOME = {
     "LabelSpace": "tables.labels",
     "Manifest": "tables.manifest",
     "MedtailError": "errors",
+    "PhantomConfig": "sources.phantom",
     "Predictions": "tables.predictions",
+    "Reading": "lexicons.descriptors",
     "Results": "tables.results",
     "UsageError": "errors",
+    "ablation_study": "studies.ablation",
     "audit_manifest": "tables.audit",
     "calibrate_table": "judging.calibrating",
     "columns_from_manifest": "judging.subgroups",
     "compare": "judging.comparison",
     "compare_folds": "judging.fold_comparison",
+    "cross_validation_folds": "tables.folds",
+    "cross_validation_study": "studies.cv",
     "decision_curve": "judging.net_benefit",
+    "descriptor_probabilities": "lexicons.probabilities",
     "estimate_prevalence": "judging.prevalence",
     "evaluate": "judging.evaluation",
     "fairness_summary": "judging.fairness_words",
     "fit_calibration": "judging.calibration",
     "fit_conformal": "judging.conformal",
     "fit_thresholds": "judging.thresholds",
+    "grade": "lexicons.grading",
+    "hold_out_test": "tables.folds",
     "import_layout": "sources.importing",
     "judge_abstention": "judging.abstention",
     "judge_run": "training.judged",
     "judge_seeds": "judging.seeds",
     "judge_sets": "judging.conformal_coverage",
     "judge_unknown": "judging.unknown",
-    "kfold_manifests": "tables.splits",
+    "level_law": "lexicons.propagation",
     "load_train_config": "training.config",
     "manifest_from_frame": "tables.manifest",
+    "parse_reading": "lexicons.parsing",
+    "phantom_manifest": "sources.phantom_writing",
     "predict": "training.predict",
     "quickstart": "quickstart",
     "read_calibration": "judging.calibration_record",
@@ -104,6 +124,7 @@ _HOME = {
     "report_run": "training.judged",
     "retarget": "judging.retarget",
     "retarget_predictions": "judging.retarget",
+    "run_study": "studies.ablation",
     "score_medmnist": "challenges.medmnist",
     "score_table": "judging.score_table",
     "score_thyro_lmd": "challenges.thyro_lmd",
@@ -126,30 +147,40 @@ __all__ = [
     "LabelSpace",
     "Manifest",
     "MedtailError",
+    "PhantomConfig",
     "Predictions",
+    "Reading",
     "Results",
     "UsageError",
+    "ablation_study",
     "audit_manifest",
     "calibrate_table",
     "columns_from_manifest",
     "compare",
     "compare_folds",
+    "cross_validation_folds",
+    "cross_validation_study",
     "decision_curve",
+    "descriptor_probabilities",
     "estimate_prevalence",
     "evaluate",
     "fairness_summary",
     "fit_calibration",
     "fit_conformal",
     "fit_thresholds",
+    "grade",
+    "hold_out_test",
     "import_layout",
     "judge_abstention",
     "judge_run",
     "judge_seeds",
     "judge_sets",
     "judge_unknown",
-    "kfold_manifests",
+    "level_law",
     "load_train_config",
     "manifest_from_frame",
+    "parse_reading",
+    "phantom_manifest",
     "predict",
     "quickstart",
     "read_calibration",
@@ -162,6 +193,7 @@ __all__ = [
     "report_run",
     "retarget",
     "retarget_predictions",
+    "run_study",
     "score_medmnist",
     "score_table",
     "score_thyro_lmd",

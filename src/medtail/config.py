@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Mapping, Sequence, Set
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -117,23 +118,32 @@ def build_config(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     Raises:
         UsageError: Unknown keys, wrong types or values out of range, each with its dotted place.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(kind).validate_python(dict(values))
+        found: T = _checker(kind).validate_python(dict(values))  # type: ignore[arg-type] # a class is hashable
+        return found
     except ValidationError as error:
-        found: dict[str, list[str]] = {}
+        mistakes: dict[str, list[str]] = {}
         for item in error.errors():
             place, message = _explain(kind, item)
             # pydantic tries every member of a union and reports each; a person reads one line a place
-            lines = found.setdefault(place, [])
+            lines = mistakes.setdefault(place, [])
             if message not in lines:
                 lines.append(message)
         problems = Problems(where)
-        for place, lines in found.items():
+        for place, lines in mistakes.items():
             problems.add(f"{place}: {_joined(lines)}")
         problems.raise_if_any(kind=UsageError)
         raise
+
+
+@cache
+def _checker(kind: Any) -> Any:
+    """Return pydantic's checker of a config class; making one takes far longer than using it."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def _joined(lines: Sequence[str]) -> str:

@@ -36,7 +36,7 @@ def test_the_pages_have_commands_to_check() -> None:
 def test_every_command_of_a_page_knows_its_options(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in commands(page):
         capsys.readouterr()
-        named = 2 if words[1] in ("data", "cxr-lt", "medmnist", "thyro-lmd") else 1
+        named = 2 if words[1] in ("data", "cxr-lt", "medmnist", "thyro-lmd", "study") else 1
         assert call([*words[1 : 1 + named], "--help"]) == 0
         explained = capsys.readouterr().out
         for option in (word for word in words if word.startswith("--")):

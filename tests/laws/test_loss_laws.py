@@ -19,10 +19,13 @@ from medtail.losses.build import (
     BceConfig,
     ClassBalancedConfig,
     CrossEntropyConfig,
+    DistributionBalancedConfig,
+    EqualizationConfig,
     FocalConfig,
     LdamConfig,
     LogitAdjustedConfig,
     LossConfig,
+    RalConfig,
     build_loss,
 )
 from medtail.losses.contract import Loss, LossContext, masked_mean, masked_row_means, masked_sum
@@ -36,11 +39,13 @@ CONFIGS: dict[str, LossConfig] = {
     "bce": BceConfig(),
     "cross_entropy": CrossEntropyConfig(),
     "cross_entropy smoothed": CrossEntropyConfig(smoothing=0.1),
+    "cross_entropy smoothed to the prior": CrossEntropyConfig(smoothing=0.2, toward="prior"),
     "focal": FocalConfig(),
     "focal fractional": FocalConfig(gamma=0.5, alpha=0.25),
     "focal sigmoid": FocalConfig(link="sigmoid", alpha=0.25),
     "class_balanced": ClassBalancedConfig(beta=0.99),
     "class_balanced focal sigmoid": ClassBalancedConfig(link="sigmoid", gamma=1.5),
+    "class_balanced deferred": ClassBalancedConfig(beta=0.99, reweight_from=0.5),
     "logit_adjusted": LogitAdjustedConfig(),
     "logit_adjusted sigmoid": LogitAdjustedConfig(link="sigmoid", tau=0.7),
     "ldam": LdamConfig(),
@@ -49,6 +54,14 @@ CONFIGS: dict[str, LossConfig] = {
     "asl": AslConfig(),
     "asl weighted": AslConfig(prior_weights=True, clip=0.0, gamma_negative=2.0, gamma_positive=0.5),
     "asl fractional": AslConfig(gamma_negative=0.5, gamma_positive=0.0, clip=0.1),
+    "distribution_balanced": DistributionBalancedConfig(),
+    "distribution_balanced other": DistributionBalancedConfig(
+        alpha=0.3, beta=4.0, mu=0.5, kappa=0.4, scale=2.0, gamma=0.5, bias_over_scale=False
+    ),
+    "ral": RalConfig(),
+    "ral other": RalConfig(gamma_negative=0.5, gamma_positive=1.5, clip=0.0, linear=0.4, quadratic=0.0, hill=None),
+    "equalization": EqualizationConfig(),
+    "equalization all": EqualizationConfig(rare_below=1.0, keep=0.0),
 }
 NEUTRAL: dict[str, LossConfig] = {
     "bce": BceConfig(),
@@ -62,6 +75,9 @@ NEUTRAL: dict[str, LossConfig] = {
     "ldam": LdamConfig(max_margin=0.0, reweight_from=None),
     "ldam sigmoid": LdamConfig(max_margin=0.0, reweight_from=None, link="sigmoid"),
     "asl": AslConfig(gamma_negative=0.0, gamma_positive=0.0, clip=0.0),
+    "distribution_balanced": DistributionBalancedConfig(alpha=0.0, beta=0.0, kappa=0.0, scale=1.0, gamma=0.0),
+    "ral": RalConfig(gamma_negative=0.0, clip=0.0, linear=0.0, quadratic=0.0, hill=None),
+    "equalization": EqualizationConfig(keep=1.0),
 }
 every_loss = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 every_context = pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS.keys())
@@ -134,13 +150,40 @@ def oracle_cell(config: LossConfig, context: LossContext, z: list[float], y: lis
                 return config.scale * (z[k] - y[k] * margin)
         return z[k]
 
+    if isinstance(config, DistributionBalancedConfig):
+        held = [min(max(n[k], 0.5), assessed[k] - 0.5) for k in range(context.num_classes)]
+        chance = sum(y[k] / held[k] for k in range(context.num_classes))
+        ratio = 1 / held[c] / chance if chance > 0 else 1.0
+        divisor = config.scale if config.bias_over_scale else 1.0
+        z_c = z[c] - config.kappa * math.log(assessed[c] / held[c] - 1) / divisor
+        positive = y[c] * sigmoid(-z_c) ** config.gamma * -math.log(sigmoid(z_c))
+        stretched = config.scale * z_c
+        negative = (1 - y[c]) * sigmoid(stretched) ** config.gamma * -math.log(sigmoid(-stretched)) / config.scale
+        return 2 * (config.alpha + sigmoid(config.beta * (ratio - config.mu))) * (positive + negative)
+    if isinstance(config, RalConfig):
+        p, q = sigmoid(z[c]), max(sigmoid(z[c]) - config.clip, 0.0)
+        series = math.log(p) + config.linear * (1 - p) - config.quadratic * (1 - p) ** 2
+        positive = -y[c] * (1 - p) ** config.gamma_positive * series
+        hill = 1.0 if config.hill is None else (config.hill - p) * (config.hill - (1 - q)) * p**2
+        return positive - (1 - y[c]) * hill * q**config.gamma_negative * math.log(1 - q)
+    if isinstance(config, EqualizationConfig):
+        shown = max(y) if n[c] / assessed[c] < config.rare_below else 0.0
+        kept = 1 - (1 - config.keep) * shown
+        return -y[c] * math.log(sigmoid(z[c])) - kept * (1 - y[c]) * math.log(sigmoid(-z[c]))
     weight, gamma = 1.0, getattr(config, "gamma", 0.0)
     is_reweighted = isinstance(config, LdamConfig) and config.reweight_from is not None and done >= config.reweight_from
-    if isinstance(config, ClassBalancedConfig) or is_reweighted:
+    is_reweighted |= isinstance(config, ClassBalancedConfig) and done >= config.reweight_from
+    if is_reweighted:
+        assert isinstance(config, ClassBalancedConfig | LdamConfig)
         weight = effective_weights([n[j] for j in block], config.beta)[block.index(c)]
     target = y[c]
     if isinstance(config, CrossEntropyConfig):
         even = sum(y[k] for k in group) / len(group) if group else 0.5
+        if config.toward == "prior":
+            held = {k: max(n[k], 0.5) for k in block}
+            even = min(held[c], assessed[c] - 0.5) / assessed[c]
+            if group:
+                even = sum(y[k] for k in group) * held[c] / sum(held.values())
         target = (1 - config.smoothing) * y[c] + config.smoothing * even
     if isinstance(config, AslConfig):
         p, prior = sigmoid(z[c]), n[c] / assessed[c]
@@ -240,7 +283,12 @@ def test_a_label_not_assessed_has_no_gradient_and_changes_no_other(config: LossC
             touched = next((group for group in softmax_groups if column in group), (column,))
             expected = whole.clone()
             expected[row, list(touched)] = 0.0
-            assert torch.equal(gradient(emptied), expected)
+            found = gradient(emptied)
+            if isinstance(config, DistributionBalancedConfig | EqualizationConfig) and targets[row, column] > 0:
+                # their weights compare a row's labels: which are known to be present is part of every cell's weight
+                assert found[row, column] == 0
+                found[row], expected[row] = 0.0, 0.0
+            assert torch.equal(found, expected)
 
 
 @every_loss

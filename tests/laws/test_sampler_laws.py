@@ -16,10 +16,15 @@ import pytest
 from medtail.errors import MedtailError
 from medtail.sampling.build import (
     ClassBalancedSamplerConfig,
+    CopiesSamplerConfig,
+    DeferredSamplerConfig,
     ProgressiveSamplerConfig,
     RepeatFactorSamplerConfig,
     SamplerConfig,
+    SitesSamplerConfig,
     SquareRootSamplerConfig,
+    TwoBranchesSamplerConfig,
+    TwoStreamSamplerConfig,
     UniformSamplerConfig,
     build_sampler,
 )
@@ -34,8 +39,15 @@ CONFIGS: dict[str, SamplerConfig] = {
     "square_root": SquareRootSamplerConfig(),
     "progressive": ProgressiveSamplerConfig(),
     "repeat_factor": RepeatFactorSamplerConfig(threshold=0.3),
+    "sites": SitesSamplerConfig(),
+    "copies": CopiesSamplerConfig(classes=("*[cdr]*",), copies=3),  # some classes of every table below
+    "two_streams": TwoStreamSamplerConfig(from_epoch=1),
+    "two_streams plain": TwoStreamSamplerConfig(rake=False, ledger=False),
+    "two_branches": TwoBranchesSamplerConfig(),
+    "two_branches reversed": TwoBranchesSamplerConfig(second="reversed"),
+    "deferred": DeferredSamplerConfig(balance_from=0.5),
 }
-NEEDS_POSITIVES = ("class_balanced", "square_root", "progressive")
+NEEDS_POSITIVES = ("class_balanced", "square_root", "progressive", "sites", "two_branches", "deferred")
 every_sampler = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 
 
@@ -65,6 +77,7 @@ def made_up(task: str) -> Manifest:
             "path": ids,
             "patient_id": [f"p{patient:02d}" for patient in patients],
             "fold": np.array(["train", "train", "tune", "train", "test"])[patients % 5],
+            "site": np.array(["north", "north", "south", ""])[patients % 4],
             **columns,
         }
     )
@@ -157,6 +170,14 @@ def test_the_long_run_frequency_is_the_promised_one(config: SamplerConfig, manif
 
 
 @every_sampler
+def test_every_draw_belongs_to_a_stream(config: SamplerConfig, manifest: Manifest) -> None:
+    sampler = build(config, manifest)
+    streams = sampler.streams(3)
+    assert streams.dtype == np.int64 and (streams >= 0).all()
+    assert len(streams) == len(sampler.draw(3))
+
+
+@every_sampler
 def test_a_resumed_sampler_draws_on_as_if_nothing_had_happened(config: SamplerConfig, manifest: Manifest) -> None:
     whole = build(config, manifest)
     stopped = build(config, manifest)
@@ -164,7 +185,7 @@ def test_a_resumed_sampler_draws_on_as_if_nothing_had_happened(config: SamplerCo
         for sampler in (whole, stopped):
             rows = sampler.draw(epoch)
             losses = np.random.default_rng(epoch).random(len(rows))
-            sampler.observe(Feedback(rows=rows, losses=losses, epoch=epoch))
+            sampler.observe(Feedback(rows=rows, losses=losses, streams=sampler.streams(epoch), epoch=epoch))
     state = json.loads(json.dumps(stopped.state_dict()))
     resumed = build(config, manifest)
     resumed.load_state_dict(state)

@@ -23,6 +23,16 @@ def test_head_averages_over_the_map() -> None:
     torch.testing.assert_close(head(features), features.mean(dim=(2, 3)) @ head.linear.weight.T)
 
 
+def test_scales_multiply_each_logit_and_begin_at_one() -> None:
+    head = build_head(LinearHeadConfig(dropout=0.0, scales=True), feature_dim=3, num_classes=2, prior=[-1.0, -2.0])
+    features = torch.rand(2, 3, 4, 5)
+    before = head(features)
+    with torch.no_grad():
+        head.scales.copy_(torch.tensor([2.0, 1.0]))
+    torch.testing.assert_close(head(features), before * torch.tensor([2.0, 1.0]))
+    torch.testing.assert_close(before, head.linear(features.mean(dim=(2, 3))))
+
+
 def test_dropout_is_only_for_training() -> None:
     head = build_head(LinearHeadConfig(dropout=0.9), feature_dim=100, num_classes=1)
     features = torch.rand(1, 100, 1, 1)

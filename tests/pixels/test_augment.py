@@ -39,6 +39,7 @@ CONFIGS = {
     "only values": AugmentConfig(**{**OFF, "gain": 0.5, "gamma": 0.5}),
     "only texture": AugmentConfig(**{**OFF, "texture": 1.0, "blur_px": 2.0, "speckle": 0.4}),
     "only erasing": AugmentConfig(**{**OFF, "erase": 0.7}),
+    "literal": AugmentConfig(profile="literal"),
     "none": AugmentConfig(profile="none"),
 }
 
@@ -133,6 +134,66 @@ def test_a_flip_alone_mirrors_left_and_right() -> None:
     images = made_up(channels=3)
     result = apply_augmentation(images, draw(AugmentConfig(**{**OFF, "flip": 1.0})))
     torch.testing.assert_close(result, images.flip(-1), atol=1e-5, rtol=0)
+
+
+def test_a_vertical_flip_alone_turns_over() -> None:
+    images = made_up(channels=3)
+    result = apply_augmentation(images, draw(AugmentConfig(**{**OFF, "flip_vertical": 1.0})))
+    torch.testing.assert_close(result, images.flip(-2), atol=1e-5, rtol=0)
+
+
+def test_contrast_keeps_each_images_mean_and_stretches_about_it() -> None:
+    images = made_up() * 0.4 + 0.3  # nothing is clipped
+    drawn = draw(AugmentConfig(**{**OFF, "contrast": 0.4}))
+    result = apply_augmentation(images, drawn)
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    torch.testing.assert_close(result - mean, (images - mean) * drawn.contrast[:, None, None, None], atol=1e-6, rtol=0)
+    assert drawn.contrast.min() < 0.9
+    assert drawn.contrast.max() > 1.1
+
+
+def test_literal_is_random_brightness_contrast_and_both_flips_and_nothing_else() -> None:
+    config = build_config(AugmentConfig, {"profile": "literal"}, where="augment")
+    drawn = draw(config, count=4000, size_px=8)
+    assert drawn.flip.float().mean() == pytest.approx(0.5, abs=0.03)
+    assert drawn.flip_vertical.float().mean() == pytest.approx(0.5, abs=0.03)
+    for values in (drawn.gain, drawn.contrast):
+        assert 0.8 <= values.min() < 0.802
+        assert 1.198 < values.max() <= 1.2
+        assert values.mean() == pytest.approx(1.0, abs=0.01)
+    # the two share a column of chance; neither may tell of the other
+    both = torch.stack([drawn.flip_vertical.float(), drawn.contrast, drawn.gain, drawn.flip.float()])
+    assert (torch.corrcoef(both) - torch.eye(4)).abs().max() < 0.05
+    assert (drawn.gamma == 1).all()
+    assert (drawn.scale == 1).all()
+    still = (drawn.rotation_deg, drawn.shift, drawn.blur_px, drawn.speckle, drawn.erase)
+    assert not any(values.any() for values in still)
+
+
+def test_only_literal_turns_images_over() -> None:
+    for profile in ("none", "ultrasound", "chest_xray"):
+        assert not draw(
+            build_config(AugmentConfig, {"profile": profile}, where="augment"), count=500
+        ).flip_vertical.any()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_augmented_image_keeps_its_content_mask_aligned(name: str) -> None:
+    """A bright block, flat in itself, is where its mask says: nowhere beside it, and nowhere missing."""
+    masks = torch.zeros(8, 1, 64, 64)
+    masks[:, :, 10:30, 14:44] = 1
+    drawn = draw(CONFIGS[name], size_px=64)
+    still = dict.fromkeys(("gain", "contrast", "gamma"), torch.ones(8)) | dict.fromkeys(
+        ("blur_px", "speckle"), torch.zeros(8)
+    )
+    drawn = dataclasses.replace(drawn, **still, erase=torch.zeros(8, 4), border="zeros")
+    shown, moved = apply_augmentation(masks, drawn), warp_masks(masks, drawn)
+    assert (moved.sum(dim=(1, 2, 3)) > 20).all()
+    # a pixel of the edge is mixed by the image's interpolation and decided by the mask's; a corner at worst by ¾
+    assert (shown - moved).abs().max() <= 0.75 + 1e-4
+    assert (shown - moved).abs().mean() < 0.02
+    if drawn.moves:
+        assert (shown - masks).abs().mean() > 5 * (shown - moved).abs().mean()
 
 
 def test_a_shift_moves_rightwards_and_downwards_by_whole_pixels() -> None:

@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from medtail.errors import MedtailError
 from medtail.tables.manifest import Manifest, manifest_from_frame
-from medtail.tables.splits import assign_groups, kfold_manifests, split_manifest
+from medtail.tables.splits import assign_groups, split_manifest
 
 
 def make_manifest(
@@ -351,40 +351,3 @@ def test_rows_left_with_every_fold_closed_are_refused() -> None:
     manifest = make_manifest(list(range(4)), {"a": [1.0, 0.0] * 2}, folds=["test", "", "", ""])
     with pytest.raises(MedtailError, match=r"3 rows have none, and every fold asked for \(test\) is closed"):
         split_manifest(manifest, fractions={"test": 1.0})
-
-
-def test_kfold_tunes_on_every_row_once_and_keeps_the_test_fold() -> None:
-    folds = ["test"] * 10 + ["train"] * 20 + [""] * 70
-    manifest = make_manifest([n // 2 for n in range(100)], {"a": [float(n % 5 == 0) for n in range(100)]}, folds=folds)
-    made = kfold_manifests(manifest, folds=5, seed=1)
-    assert len(made) == 5
-    columns = np.array([part.folds for part in made])
-    assert (columns[:, :10] == "test").all()
-    assert ((columns[:, 10:] == "tune").sum(axis=0) == 1).all()
-    assert ((columns[:, 10:] == "train").sum(axis=0) == 4).all()
-    for part in made:
-        part.check_folds("train", "tune", "test")
-
-
-def test_kfold_names_the_class_that_is_too_rare_and_the_folds_that_work() -> None:
-    manifest = make_manifest(list(range(50)), {"FTC": [1.0] * 3 + [0.0] * 47, "b": [1.0, 0.0] * 25})
-    with pytest.raises(MedtailError, match=r"class 'FTC': 3 patients with it .* 5 folds .* Ask for 3 folds"):
-        kfold_manifests(manifest, folds=5)
-    assert len(kfold_manifests(manifest, folds=3)) == 3
-    assert len(kfold_manifests(manifest, folds=5, min_positives=0)) == 5
-
-
-def test_kfold_refuses_synthetic_rows_of_patients_it_deals() -> None:
-    manifest = make_manifest([1, 2, 3, 4, 1], {"a": [1.0, 0.0, 1.0, 0.0, 1.0]}, origin=["real"] * 4 + ["synthetic"])
-    with pytest.raises(MedtailError, match=r"1 synthetic rows \(first: row 6\) carry the id of a real patient"):
-        kfold_manifests(manifest, folds=2)
-
-
-def test_kfold_keeps_synthetic_rows_of_their_own_in_train() -> None:
-    manifest = make_manifest([1, 2, 3, 4, "s"], {"a": [1.0, 0.0, 1.0, 0.0, 1.0]}, origin=["real"] * 4 + ["synthetic"])
-    assert all(part.folds[4] == "train" for part in kfold_manifests(manifest, folds=2))
-
-
-def test_fewer_than_two_folds_are_refused() -> None:
-    with pytest.raises(MedtailError, match="folds 1: expected at least 2"):
-        kfold_manifests(make_manifest([1, 2], {"a": [1.0, 0.0]}), folds=1)

@@ -173,9 +173,9 @@ def test_training_stops_early_and_keeps_the_best_epoch(make_config: MakeConfig, 
 def test_loss_that_is_no_number_names_the_batch_and_keeps_the_last_epoch(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medtail.training import module
+    from medtail.losses import objective
 
-    genuine = module.masked_mean
+    genuine = objective.masked_mean
     calls = []
 
     def diverge(*arguments: object, **settings: object) -> torch.Tensor:
@@ -183,7 +183,7 @@ def test_loss_that_is_no_number_names_the_batch_and_keeps_the_last_epoch(
         value = genuine(*arguments, **settings)  # type: ignore[arg-type]
         return value * torch.nan if len(calls) == 4 else value
 
-    monkeypatch.setattr(module, "masked_mean", diverge)
+    monkeypatch.setattr(objective, "masked_mean", diverge)
     with pytest.raises(MedtailError, match=r"epoch 2, step 2: the loss is nan.*images 'i0.*toy\.csv"):
         train(make_config(optimizer={"epochs": 3}), tmp_path / "run", quiet=True)
     assert len(pd.read_csv(tmp_path / "run" / "log.csv")) == 1
@@ -196,7 +196,7 @@ def test_loss_that_is_no_number_names_the_batch_and_keeps_the_last_epoch(
 def test_one_batch_can_be_learnt_by_heart(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(
         augment={"profile": "none"},
-        head={"dropout": 0.0},
+        head={"kind": "linear", "dropout": 0.0},
         optimizer={"epochs": 40, "batch_size": 64, "ema_decay": None, "weight_decay": 0.0, "learning_rate": 0.01},
     )
     train(config, tmp_path / "run", quiet=True)

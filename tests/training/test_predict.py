@@ -15,6 +15,7 @@ from medtail.tables.manifest import Manifest, read_manifest
 from medtail.tables.predictions import read_predictions
 from medtail.training.config import TrainConfig
 from medtail.training.ensembles import train
+from medtail.training.judged import judge_run, methods_of
 from medtail.training.predict import predict
 
 MakeConfig = Callable[..., TrainConfig]
@@ -129,3 +130,42 @@ def test_predict_raw_leaves_the_calibration_out(
     found = [read_predictions(tmp_path / f"{name}.csv") for name in ("calibrated", "raw")]
     assert ["calibration" in scored.digests for scored in found] == [True, False]
     assert not np.allclose(found[0].scores, found[1].scores)
+
+
+def test_a_model_whose_scores_depend_on_the_batch_is_refused_unless_asked_for_by_name(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    """Trained, judged on tune and stored like any other; scoring further images takes a word."""
+    head = {"kind": "csasn", "rmsc": {"attend": {"kind": "batch", "at_test": "mates"}, "width": 16, "heads": 2}}
+    run = tmp_path / "mates"
+    train(make_config(head=head, optimizer={"epochs": 1}, members=2), run, quiet=True)
+    manifest = read_manifest(tmp_path / "toy.csv")
+    with pytest.raises(MedtailError, match=r"an image's scores depend on its company.*--allow-batch-dependent"):
+        predict(run, manifest, quiet=True)
+    with pytest.raises(MedtailError, match="allow_batch_dependent=True"):
+        judge_run(run, quiet=True)
+    together = predict(run, manifest, allow_batch_dependent=True, quiet=True)
+    alone = predict(run, manifest, allow_batch_dependent=True, batch_size=1, quiet=True)
+    assert np.abs(together.scores - alone.scores).max() > 1e-4
+    out = tmp_path / "scores.parquet"
+    words = ["predict", str(run), str(tmp_path / "toy.csv"), "--out", str(out), "--quiet"]
+    assert call(words) == 1
+    assert not out.exists()
+    assert call([*words, "--allow-batch-dependent"]) == 0
+    assert len(read_predictions(out)) == len(manifest)
+    assert len(judge_run(run, allow_batch_dependent=True, quiet=True).predictions) > 0
+
+
+def test_csasn_trains_and_scores_alike_alone_and_in_company(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(
+        backbone={"kind": "dual"},
+        head={"kind": "csasn", "rmsc": {"width": 16, "heads": 2, "hidden": [16, 8]}},
+        optimizer={"epochs": 2, "freeze_epochs": 1, "layer_decay": 0.9},
+    )
+    train(config, tmp_path / "whole", quiet=True)
+    manifest = read_manifest(tmp_path / "toy.csv")
+    whole = predict(tmp_path / "whole", manifest, quiet=True)
+    alone = predict(tmp_path / "whole", manifest, batch_size=1, quiet=True)
+    np.testing.assert_allclose(alone.scores, whole.scores, atol=1e-5)
+    assert "li2025" in methods_of(config)
+    assert whole.scores.std(axis=0).max() > 0

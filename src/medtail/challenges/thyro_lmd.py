@@ -2,7 +2,8 @@
 
 Every system is decoded by the same rule (`thyro_lmd_decoding`) and shown beside its raw decisions at 0.5. Cells that
 were not assessed are never counted; a label without test positives has no F1 and leaves every mean, named with its
-false positives. Intervals resample patients. Levels and advice need the rule engine of a lexicon and are not scored.
+false positives. Intervals resample patients. TI-RADS level and needle advice are derived from the reports by the rule
+engine of the lexicon.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from medtail.challenges.thyro_lmd_labels import (
     group_columns,
     split_digest,
 )
+from medtail.challenges.thyro_lmd_levels import ENDPOINTS, nodule_context
 from medtail.challenges.thyro_lmd_results import judge_reports
 from medtail.errors import MedtailError, UsageError, listing
 from medtail.runs import new_file, new_folder, write_json
@@ -174,6 +176,7 @@ def score_thyro_lmd(
         bootstrap=bootstrap,
         seed=seed,
         notes=[*notes, *_tied_tops(judged)],
+        context=nodule_context(truth, predictions.image_ids),
     )
     return ThyroScore(predictions, decoded, judged.unparsed, results)
 
@@ -326,6 +329,7 @@ def score_text(score: ThyroScore) -> str:
         wrong = results.value("invalid_report_rate", class_name=group)
         lines.append(f"{group:14} exact {_cell(value)}, untuned {_cell(raw)}; invalid at 0.5 {_cell(wrong)}")
     lines.append(f"{'whole report':14} invalid at 0.5 {_cell(results.value('invalid_report_rate'))}")
+    lines += ["", *_endpoint_lines(results)]
     lines.append(f"answers that could not be parsed: {results.value('unparsed_share'):.1%}")
     header = results.header
     lines.append(f"{header['num_rows']:,} images of {header['num_patients']:,} {header['bootstrap']['unit']}s")
@@ -333,6 +337,34 @@ def score_text(score: ThyroScore) -> str:
     if header["tail"]:
         lines.append(f"groups: {header['tail']['description']}")
     return "\n".join([*lines, *(f"! {warning}" for warning in header["warnings"])])
+
+
+def endpoints(results: Results) -> dict[str, Any]:
+    """Return the endpoints derived from the reports: TI-RADS level and needle advice.
+
+    Args:
+        results: Of `score_thyro_lmd`.
+
+    Returns:
+        Name → `value, low, high, nodules`; None where undefined.
+    """
+    found: dict[str, Any] = {}
+    for name, metric in ENDPOINTS.items():
+        row = results.rows(metric, class_name="", tail_group="")
+        if row.empty:
+            continue
+        values = {key: float(row.iloc[0][key]) for key in ("value", "low", "high")}
+        plain = {key: None if np.isnan(value) else value for key, value in values.items()}
+        found[name] = {**plain, "nodules": int(row.iloc[0]["support"])}
+    return found
+
+
+def _endpoint_lines(results: Results) -> list[str]:
+    lines = []
+    for name, row in endpoints(results).items():
+        interval = "" if row["low"] is None else f"[{row['low']:.3f}, {row['high']:.3f}]"
+        lines.append(f"{name:15} {_cell(row['value']):>6}  {interval:17} {row['nodules']} nodules")
+    return lines
 
 
 def _cell(value: float | None) -> str:

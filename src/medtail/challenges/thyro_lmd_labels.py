@@ -1,8 +1,8 @@
-"""The Thyro-LMD label space, its table of labels, and the split that fixes what counts as head, body and tail.
+"""The Thyro-LMD split: what counts as head, body and tail, fixed before any model runs.
 
-Twenty labels in five groups of the ACR TI-RADS lexicon; four groups exclude their members, the foci can combine. Only
-the abstract of the paper is public: labels, cuts and split rule are our reading of it, and the file formats are ours.
-`labels.csv` is an ordinary manifest; `split.json` is written once from its train fold, before any model runs.
+The twenty labels and the reader of their table live in `medtail.sources.thyro_lmd` and are handed on here. Only the
+abstract of the paper is public: cuts and split rule are our reading of it. `split.json` is written once, from the train
+fold.
 """
 
 from __future__ import annotations
@@ -15,119 +15,48 @@ from typing import Any, Literal, final
 import numpy as np
 import pandas as pd
 
-from medtail.errors import MedtailError, Problems, did_you_mean, listing
+from medtail.errors import MedtailError, Problems, listing
 from medtail.runs import new_file, read_json, write_json
-from medtail.tables.frames import digest_frame, read_table
-from medtail.tables.labels import LabelSpace
-from medtail.tables.manifest import META_PREFIX, Manifest, is_metadata, manifest_from_frame
+from medtail.sources.thyro_lmd import (
+    EXCLUSIVE,
+    FOCI,
+    GROUPS,
+    LABELS,
+    NO_FOCI,
+    group_columns,
+    labels_from_frame,
+    read_labels,
+)
+from medtail.tables.frames import digest_frame
+from medtail.tables.manifest import Manifest, manifest_from_frame
 from medtail.tables.splits import SplitOutcome, split_manifest
 from medtail.tables.tail import ClassCounts, TailGroup, TailGroups, count_classes, tail_groups
 
-EXCLUSIVE: Mapping[str, tuple[str, ...]] = {
-    "composition": ("comp_cystic", "comp_spongiform", "comp_mixed", "comp_solid"),
-    "echogenicity": ("echo_anechoic", "echo_hyper", "echo_iso", "echo_hypo", "echo_very_hypo"),
-    "shape": ("shape_wider", "shape_taller"),
-    "margin": ("margin_smooth", "margin_ill_defined", "margin_irregular", "margin_ete"),
-}
-"""Groups of which exactly one member is present wherever they were assessed."""
-NO_FOCI = "foci_none"
-FOCI: tuple[str, ...] = (NO_FOCI, "foci_comet_tail", "foci_macro", "foci_rim", "foci_punctate")
-"""Echogenic foci can combine; `foci_none` excludes the other four."""
-GROUPS: Mapping[str, tuple[str, ...]] = {**EXCLUSIVE, "foci": FOCI}
-LABELS = LabelSpace.from_columns([name for members in GROUPS.values() for name in members], groups=EXCLUSIVE)
-CONTEXT = ("undetermined", "pathology")
-"""Columns of `labels.csv` that are no labels: what could not be determined, and the diagnosis; never an input."""
+__all__ = [
+    "CUTS",
+    "EXCLUSIVE",
+    "FOCI",
+    "FRACTIONS",
+    "GROUPS",
+    "LABELS",
+    "NO_FOCI",
+    "SPLIT_RULE",
+    "AbsentRule",
+    "ThyroSplit",
+    "describe_split",
+    "group_columns",
+    "head_body_tail",
+    "labels_from_frame",
+    "make_split",
+    "prevalences",
+    "read_labels",
+    "read_split",
+    "split_digest",
+]
 CUTS = (0.20, 0.05)
 """Head from 20 % of the assessed train images on, tail below 5 %; between them body (`medium` in tables)."""
 FRACTIONS: Mapping[str, float] = {"train": 0.7, "tune": 0.1, "test": 0.2}
 SPLIT_RULE = "by patient, balanced over labels and labels by site"
-
-
-def read_labels(path: Path | str) -> Manifest:
-    """Read and check `labels.csv`.
-
-    Args:
-        path: `.csv` or `.parquet`: a manifest with the twenty label columns, in any order.
-
-    Returns:
-        The manifest, its classes in the protocol's order; `undetermined` and `pathology` become `meta_` columns.
-
-    Raises:
-        MedtailError: Every mistake at once: missing or unknown columns, a group assessed in part, an exclusive group
-            whose row does not sum to 1, `foci_none` beside another focus, foci assessed and none of the five named.
-    """
-    path = Path(path)
-    frame, _ = read_table(path, what="table of labels")
-    return labels_from_frame(frame, name=path.name, root=path.parent)
-
-
-def labels_from_frame(frame: pd.DataFrame, *, name: str = "labels", root: Path | None = None) -> Manifest:
-    """Check a frame as `read_labels` checks a file.
-
-    Args:
-        frame: Manifest columns and the twenty labels; not changed.
-        name: For messages.
-        root: Where relative image paths start.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        MedtailError: See `read_labels`.
-    """
-    named = frame.rename(columns={column: META_PREFIX + column for column in CONTEXT if column in frame.columns})
-    problems = Problems(name)
-    given = [str(column) for column in named.columns if not is_metadata(str(column))]
-    for missing in (label for label in LABELS.class_names if label not in given):
-        hint = did_you_mean(missing, [column for column in given if column not in LABELS.class_names])
-        problems.add(f"column {missing!r}: missing{hint or '; expected all twenty labels (empty where not assessed).'}")
-    for unknown in (column for column in given if column not in LABELS.class_names):
-        problems.add(f"column {unknown!r}: is none of the twenty labels{did_you_mean(unknown, LABELS.class_names)}.")
-    if len(problems):
-        problems.raise_if_any()
-    manifest = manifest_from_frame(named, name=name, root=root, groups=EXCLUSIVE).with_classes(LABELS.class_names)
-    _check_groups(manifest, problems)
-    problems.raise_if_any()
-    return manifest
-
-
-def group_columns(group: str) -> list[int]:
-    """Return the column numbers of a group in the protocol's order.
-
-    Example:
-        >>> group_columns("shape")
-        [9, 10]
-    """
-    return [LABELS.class_names.index(name) for name in GROUPS[group]]
-
-
-def _check_groups(manifest: Manifest, problems: Problems) -> None:
-    targets = manifest.targets
-    for group, members in GROUPS.items():
-        cells = targets[:, group_columns(group)]
-        empty = np.isnan(cells)
-        partial = empty.any(axis=1) & ~empty.all(axis=1)
-        present = (cells == 1).sum(axis=1)
-        assessed = ~empty.any(axis=1)
-        if group == "foci":
-            faults = [
-                (assessed & (present == 0), "at least one of them 1"),
-                (assessed & (cells[:, 0] == 1) & (present > 1), f"{NO_FOCI!r} to exclude the other four"),
-            ]
-        else:
-            faults = [(assessed & (present != 1), "exactly one of them 1")]
-        for wrong, expected in ((partial, "all of them 0 or 1, or all empty (not assessed)"), *faults):
-            if wrong.any():
-                row = int(np.flatnonzero(wrong)[0])
-                values = ", ".join(
-                    f"{name} {'empty' if np.isnan(value) else int(value)}"
-                    for name, value in zip(members, cells[row], strict=True)
-                )
-                more = f" Also {int(wrong.sum()) - 1} more rows." if wrong.sum() > 1 else ""
-                problems.add(
-                    f"row {row + 2}, image {manifest.frame['image_id'].iloc[row]!r}, group {group!r}: found {values};"
-                    f" expected {expected}.{more}"
-                )
 
 
 @final

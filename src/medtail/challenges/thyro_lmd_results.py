@@ -13,6 +13,7 @@ from typing import Any, final
 import numpy as np
 
 from medtail.challenges.thyro_lmd_labels import GROUPS, LABELS, AbsentRule, ThyroSplit, group_columns
+from medtail.challenges.thyro_lmd_levels import NoduleContext, level_rows
 from medtail.errors import listing
 from medtail.judging.bootstrap import (
     PatientWeights,
@@ -57,6 +58,7 @@ def judge_reports(
     bootstrap: int = 2000,
     seed: int = 0,
     notes: Sequence[str] = (),
+    context: NoduleContext | None = None,
 ) -> Results:
     """Turn decisions into Results.
 
@@ -65,7 +67,7 @@ def judge_reports(
     `f1_at_half`, `ap`, `auroc`, `precision` and `recall` averaged, `micro_f1` and `micro_f1_at_half` pooled, all over
     everything and over each tail group, and `f1_terciles` over thirds of the labels. A group of labels has
     `exact_match, exact_match_at_half, invalid_report_rate` under its name; the whole report has the last one too, and
-    `unparsed_share`.
+    `unparsed_share`. With a `context`, `thyro_lmd_levels.ENDPOINTS` are judged too.
 
     Args:
         predictions: Scores and targets, columns in the protocol's order.
@@ -78,6 +80,7 @@ def judge_reports(
         bootstrap: Resamples of patients.
         seed: Of the resamples.
         notes: Further cautions, put last.
+        context: Sizes and undetermined groups; None leaves TI-RADS levels and advice out.
 
     Returns:
         The results; the header holds what `evaluation.evaluate`'s does.
@@ -104,7 +107,12 @@ def judge_reports(
         {"metric": "n_rows", "value": len(predictions), "support": LABELS.num_classes},
         {"metric": "n_patients", "value": num_patients, "support": LABELS.num_classes},
     ]
-    warnings = [*_cautions(predictions, decoded, unparsed, split, absent, is_hard=is_hard), *notes]
+    warnings = _cautions(predictions, decoded, unparsed, split, absent, is_hard=is_hard)
+    if context is not None:
+        found, cautions = level_rows(decoded, targets, unparsed, context, sums=sums.pair, interval=_interval)
+        rows += found
+        warnings += cautions
+    warnings += notes
     header = _header(predictions, split, absent, bootstrap, seed, num_patients, warnings) | {"ranked": not is_hard}
     return results_from_rows(rows, header=header)
 
@@ -125,6 +133,11 @@ class _Sums:
         """Sum whole-number columns [N, m] over rows, and over the rows of every resample."""
         per_patient = patient_sums(columns.astype(np.float64), self.patients, self.num_patients)
         return _Value(per_patient.sum(axis=0), resample_sums(per_patient, self.weights))
+
+    def pair(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sum as `of` does: float64 [m], and [m, B]."""
+        value = self.of(columns)
+        return value.point, value.resampled
 
 
 def _decided(sums: _Sums, called: np.ndarray, targets: np.ndarray, suffix: str) -> dict[str, _Value]:

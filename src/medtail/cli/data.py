@@ -1,15 +1,21 @@
-"""`medtail data import | check | split`: from whatever a hospital has to a checked, split manifest."""
+"""`medtail data import | check | split | view`: from whatever a hospital has to a checked, split manifest."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medtail.cli import phantom
 from medtail.cli.progress import bar
 from medtail.errors import MedtailError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from medtail.tables.manifest import Manifest
 
 app = typer.Typer(help="Make, check and split the table of images.", no_args_is_help=True, rich_markup_mode="rich")
 
@@ -22,7 +28,26 @@ IMPORT_EXAMPLE = """Examples:
   medtail data import folders photos/ --out manifest.csv
 """
 CHECK_EXAMPLE = "Example:\n\n  medtail data check manifest.csv"
-SPLIT_EXAMPLE = "Example:\n\n  medtail data split manifest.csv --fractions 0.7,0.15,0.15 --out split.csv"
+SPLIT_EXAMPLE = """Examples:
+
+  medtail data split manifest.csv --fractions 0.7,0.15,0.15 --out split.csv
+
+  medtail data split manifest.csv --test 0.1 --kfold 10 --out folds
+"""
+VIEW_EXAMPLE = """Examples:
+
+  medtail data view manifest.csv --one-versus benign --subtypes FTC,MTC,ATC --keep malignant --out view.csv
+
+  medtail data view external.csv --label-map classes.yaml --out external_view.csv
+
+A label map names a class wanted, then the columns it stands for (any of them present is present), on a line each:
+
+  malignant: [ductal, lobular]
+
+  benign: not malignant
+
+  ATC:
+"""
 
 ManifestArgument = Annotated[Path, typer.Argument(help="A manifest, .csv or .parquet.", show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -47,6 +72,7 @@ def import_(
     test_fold: Annotated[int | None, typer.Option(help="bus_bra: official fold to hold out as test.")] = None,
     images_out: Annotated[Path | None, typer.Option(help="medmnist: new folder for the images.")] = None,
     class_names: Annotated[str | None, typer.Option(help="medmnist: comma-separated names of classes 0, 1, …")] = None,
+    masks_out: Annotated[Path | None, typer.Option(help="ddti: new folder for masks drawn from the polygons.")] = None,
 ) -> None:
     """Turn a known layout into a manifest: a row an image, a column a class."""
     from medtail.pixels.decode import read_image
@@ -68,6 +94,7 @@ def import_(
         test_fold=test_fold,
         images_out=images_out,
         class_names=_split_names(class_names),
+        masks_out=masks_out,
     )
     manifest = import_layout(layout, path, options=options, read_image=read_image)
     manifest.write(out)
@@ -117,8 +144,15 @@ def check(
 def split(
     manifest: ManifestArgument,
     out: Annotated[Path, typer.Option("--out", help="Manifest with folds to write; with --kfold, a new folder.")],
-    fractions: Annotated[str, typer.Option(help="Shares of train, tune and test.")] = "0.7,0.15,0.15",
-    kfold: Annotated[int | None, typer.Option(help="Make K manifests instead; fold k is tune in the k-th.")] = None,
+    fractions: Annotated[
+        str | None, typer.Option(help="Shares of train, tune and test; 0.7,0.15,0.15 if left out.")
+    ] = None,
+    test: Annotated[
+        float | None, typer.Option("--test", help="Take this share of the patients as test, before any other fold.")
+    ] = None,
+    kfold: Annotated[
+        int | None, typer.Option(help="Make K manifests of what is not test; fold k is tune in the k-th.")
+    ] = None,
     duplicates: Annotated[
         bool, typer.Option("--duplicates/--no-duplicates", help="Keep near-duplicate images in one fold.")
     ] = True,
@@ -128,41 +162,64 @@ def split(
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Split by patient, balanced over all classes at once. Folds already in the table stay."""
-    from medtail.runs import new_file, new_folder
+    """Split by patient, balanced over all classes and sites at once. Folds already in the table stay.
+
+    For a study: `--test` takes the test fold first, `--kfold` then makes the folds of a cross-validation. With
+    `--test` alone the other rows get no fold yet.
+    """
+    from medtail.runs import new_file, new_folder, write_json
+    from medtail.tables.folds import cross_validation_folds, hold_out_test, protocol_record
     from medtail.tables.manifest import read_manifest
-    from medtail.tables.splits import kfold_manifests, split_manifest
+    from medtail.tables.splits import split_manifest
 
+    if fractions is not None and (test is not None or kfold is not None):
+        raise UsageError("--fractions: shares of train, tune and test; use it without --test and --kfold.")
+    shares = _read_fractions(fractions if fractions is not None else "0.7,0.15,0.15")
     table = read_manifest(manifest)
-    groups = None
-    if duplicates:
-        from medtail.pixels.decode import read_image
-        from medtail.tables.duplicates import near_duplicate_groups
-
-        table.check_files()
-        with bar("looking for near-duplicates", quiet=quiet) as tick:
-            groups = near_duplicate_groups(table.image_paths(), read=read_image, progress=tick)
+    groups = _duplicate_groups(table, quiet=quiet) if duplicates else None
+    messages: tuple[str, ...] = ()
+    if test is not None:
+        taken = hold_out_test(table, share=test, seed=seed, min_positives=min_positives, duplicate_groups=groups)
+        table, messages = taken.manifest, taken.messages
     if kfold is not None:
-        parts = kfold_manifests(table, folds=kfold, seed=seed, min_positives=min_positives, duplicate_groups=groups)
+        parts = cross_validation_folds(
+            table, num_folds=kfold, seed=seed, min_positives=min_positives, duplicate_groups=groups
+        )
         folder = new_folder(out)
         for number, part in enumerate(parts):
             part.write(folder / f"fold{number}.csv")
-        typer.echo(f"{folder}: {kfold} manifests, fold0.csv to fold{kfold - 1}.csv.")
+        record = protocol_record(parts, seed=seed)
+        write_json(folder / "folds.json", record)
+        typer.echo(f"{folder}: {kfold} manifests, fold0.csv to fold{kfold - 1}.csv; digests in folds.json.")
+        if record["test_digest"] is not None:
+            size = record["folds"][0]["test"]
+            digest = record["test_digest"][:12]
+            typer.echo(f"test: {size['images']} images of {size['patients']} patients in all of them, digest {digest}.")
+        for message in messages:
+            typer.echo(message, err=True)
         return
     new_file(out)
-    outcome = split_manifest(
-        table,
-        fractions=_read_fractions(fractions),
-        seed=seed,
-        min_positives=min_positives,
-        duplicate_groups=groups,
-    )
-    outcome.manifest.write(out)
-    counts = outcome.manifest.frame.groupby("fold", sort=False).size()
-    shown = ", ".join(f"{fold} {counts[fold]}" for fold in ("train", "tune", "test", "reward") if fold in counts)
+    if test is None:
+        outcome = split_manifest(
+            table, fractions=shares, seed=seed, min_positives=min_positives, duplicate_groups=groups
+        )
+        table, messages = outcome.manifest, outcome.messages
+    table.write(out)
+    counts = table.frame["fold"].replace("", "no fold").value_counts()
+    names = ("train", "tune", "test", "reward", "no fold")
+    shown = ", ".join(f"{fold} {counts[fold]}" for fold in names if fold in counts)
     typer.echo(f"{out}: {shown} images.")
-    for message in outcome.messages:
+    for message in messages:
         typer.echo(message, err=True)
+
+
+def _duplicate_groups(table: Manifest, *, quiet: bool) -> np.ndarray:
+    from medtail.pixels.decode import read_image
+    from medtail.tables.duplicates import near_duplicate_groups
+
+    table.check_files()
+    with bar("looking for near-duplicates", quiet=quiet) as tick:
+        return near_duplicate_groups(table.image_paths(), read=read_image, progress=tick)
 
 
 def _read_fractions(text: str) -> dict[str, float]:
@@ -175,3 +232,72 @@ def _read_fractions(text: str) -> dict[str, float]:
     if values[0] <= 0:
         raise MedtailError("--fractions: the train fold needs a share above 0")
     return dict(zip(("train", "tune", "test"), values, strict=True))
+
+
+@app.command("view", epilog=VIEW_EXAMPLE)
+def view(
+    manifest: ManifestArgument,
+    out: Annotated[Path, typer.Option("--out", help="Manifest to write, .csv or .parquet.")],
+    label_map: Annotated[
+        Path | None, typer.Option(help="YAML: class wanted, then the columns of this table it stands for.")
+    ] = None,
+    one_versus: Annotated[
+        str | None, typer.Option(help="Class that every subtype is told from; 'not NAME' is a class's absence.")
+    ] = None,
+    subtypes: Annotated[
+        str | None, typer.Option(help="Comma-separated classes to make tasks of; the reference's group if left out.")
+    ] = None,
+    keep: Annotated[str | None, typer.Option(help="Comma-separated classes to carry along as they are.")] = None,
+    site: Annotated[str | None, typer.Option(help="Column to take as the site, such as device.")] = None,
+    merge_duplicates: Annotated[
+        bool, typer.Option("--merge-duplicates", help="Make one patient of those with near-duplicate images.")
+    ] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """See the same images otherwise: rare subtypes each against one reference, another centre's classes renamed.
+
+    What the view cannot know is left empty (not assessed), and no metric has a value for a class without positives.
+    With both the map comes first.
+    """
+    from medtail.runs import new_file
+    from medtail.tables.folds import merged_patients
+    from medtail.tables.manifest import read_manifest
+    from medtail.tables.subtypes import class_sizes, mapped_labels, one_versus_reference, read_label_map, with_site
+
+    if label_map is None and one_versus is None and site is None and not merge_duplicates:
+        raise UsageError(
+            "data view: nothing to do; give --one-versus REFERENCE, --label-map FILE, --site COLUMN or"
+            " --merge-duplicates."
+        )
+    if one_versus is None and (subtypes is not None or keep is not None):
+        raise UsageError("data view: --subtypes and --keep need --one-versus REFERENCE.")
+    new_file(out)
+    table = read_manifest(manifest)
+    if label_map is not None:
+        table = mapped_labels(table, read_label_map(label_map))
+    if one_versus is not None:
+        chosen = None if subtypes is None else _split_names(subtypes)
+        table = one_versus_reference(table, reference=one_versus, subtypes=chosen, keep=_split_names(keep))
+    if site is not None:
+        table = with_site(table, site)
+    if merge_duplicates:
+        before = len(set(table.patients))
+        table = merged_patients(table, _duplicate_groups(table, quiet=quiet or as_json))
+        typer.echo(
+            f"patients: {before}, after joining those with near-duplicates {len(set(table.patients))}.", err=True
+        )
+    table.write(out)
+    digest, sizes = read_manifest(out).digest, class_sizes(table)
+    if as_json:
+        typer.echo(json.dumps({"images": len(table), "digest": digest, "classes": sizes}, indent=1))
+    else:
+        typer.echo(f"{out}: {len(table)} images, digest {digest[:12]}.")
+        for name, size in sizes.items():
+            listed = ", ".join(f"{count} {word.replace('_', ' ')}" for word, count in size.items())
+            typer.echo(f"{name}: {listed}.")
+    for name in [name for name, size in sizes.items() if not size["present"]]:
+        typer.echo(f"class {name!r}: no positives here; its metrics will be empty, not a number.", err=True)
+
+
+app.command("phantom", epilog=phantom.PHANTOM_EXAMPLE)(phantom.phantom)

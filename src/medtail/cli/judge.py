@@ -150,6 +150,9 @@ def report(
     retargeted: Annotated[
         Path | None, typer.Option(help="retargeted.csv of `medtail retarget`, for other prevalences.")
     ] = None,
+    allow_batch_dependent: Annotated[
+        bool, typer.Option("--allow-batch-dependent", help="Accept scores that depend on an image's batch.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Write one self-contained HTML file: what can be concluded about the rare findings, and what cannot."""
@@ -161,7 +164,14 @@ def report(
     if (source / "model").is_dir():
         from medtail.training.judged import report_run
 
-        report_run(source, out, title=title, retargeted=elsewhere, quiet=quiet)
+        report_run(
+            source,
+            out,
+            title=title,
+            retargeted=elsewhere,
+            allow_batch_dependent=allow_batch_dependent,
+            quiet=quiet,
+        )
     elif (source / "results.csv").is_file():
         _report_results(source, out, manifest=manifest, title=title, retargeted=elsewhere)
     else:

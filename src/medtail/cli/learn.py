@@ -63,6 +63,9 @@ def predict(
     fold: Annotated[str | None, typer.Option(help="Score only this fold.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images at a time.", min=1)] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Leave a stored calibration out.")] = False,
+    allow_batch_dependent: Annotated[
+        bool, typer.Option("--allow-batch-dependent", help="Accept scores that depend on an image's batch.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Score images with a trained model; its calibration is applied, where `medtail calibrate` has stored one."""
@@ -71,7 +74,15 @@ def predict(
     from medtail.training.predict import predict as score
 
     new_file(out)
-    predictions = score(run, read_manifest(manifest), fold=fold, batch_size=batch_size, calibrated=not raw, quiet=quiet)
+    predictions = score(
+        run,
+        read_manifest(manifest),
+        fold=fold,
+        batch_size=batch_size,
+        calibrated=not raw,
+        allow_batch_dependent=allow_batch_dependent,
+        quiet=quiet,
+    )
     predictions.write(out)
     typer.echo(f"{out}: {len(predictions)} images, {predictions.labels.num_classes} classes.")
     typer.echo(f"Next: medtail evaluate {out} --out results", err=True)

@@ -13,7 +13,21 @@ from typing import Annotated
 import typer
 
 from medtail import __version__
-from medtail.cli import calibrate, compare, conformal, cxr_lt, data, judge, learn, medmnist, retarget, thyro_lmd, verify
+from medtail.cli import (
+    calibrate,
+    compare,
+    conformal,
+    cxr_lt,
+    data,
+    judge,
+    learn,
+    medmnist,
+    retarget,
+    study,
+    thyro_lmd,
+    tirads,
+    verify,
+)
 from medtail.errors import MedtailError, UsageError
 
 app = typer.Typer(
@@ -30,6 +44,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(cxr_lt.app, name="cxr-lt")
 app.add_typer(medmnist.app, name="medmnist")
 app.add_typer(thyro_lmd.app, name="thyro-lmd")
+app.add_typer(study.app, name="study")
 app.command("train", epilog=learn.TRAIN_EXAMPLE)(learn.train)
 app.command("predict", epilog=learn.PREDICT_EXAMPLE)(learn.predict)
 app.command("evaluate", epilog=judge.EVALUATE_EXAMPLE)(judge.evaluate)
@@ -38,6 +53,7 @@ app.command("compare", epilog=compare.COMPARE_EXAMPLE)(compare.compare)
 app.command("calibrate", epilog=calibrate.CALIBRATE_EXAMPLE)(calibrate.calibrate)
 app.command("retarget", epilog=retarget.RETARGET_EXAMPLE)(retarget.retarget)
 app.command("conformal", epilog=conformal.CONFORMAL_EXAMPLE)(conformal.conformal)
+app.command("tirads", epilog=tirads.TIRADS_EXAMPLE)(tirads.tirads)
 app.command("report", epilog=judge.REPORT_EXAMPLE)(judge.report)
 app.command("quickstart", epilog=learn.QUICKSTART_EXAMPLE)(learn.quickstart)
 

@@ -43,7 +43,7 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
 ) -> None:
     """Score a submission on the test fold, decoded and untuned side by side."""
-    from medtail.challenges.thyro_lmd import headline, score_text, score_thyro_lmd, write_score
+    from medtail.challenges.thyro_lmd import endpoints, headline, score_text, score_thyro_lmd, write_score
     from medtail.challenges.thyro_lmd_labels import read_labels, read_split
     from medtail.runs import new_folder
 
@@ -62,7 +62,12 @@ def score(
         write_score(found, out)
     if as_json:
         results = json.loads(found.results.frame.to_json(orient="records"))
-        record = {"headline": headline(found.results), "header": dict(found.results.header), "results": results}
+        record = {
+            "headline": headline(found.results),
+            "endpoints": endpoints(found.results),
+            "header": dict(found.results.header),
+            "results": results,
+        }
         typer.echo(json.dumps(record, indent=1))
     else:
         typer.echo(score_text(found))

@@ -16,7 +16,8 @@ from medtail.judging.comparison_rows import covers_zero
 from medtail.judging.questions import LOWER_IS_BETTER
 
 METRIC_NAMES = {
-    "ap": "AP", "auroc": "AUROC", "f1": "F1", "f1_at_half": "F1 at 0.5", "recall": "recall",
+    "ap": "AP", "auroc": "AUROC", "f1": "F1", "f1_at_half": "F1 at 0.5", "precision": "precision",
+    "recall": "recall",
     "specificity": "specificity", "ece": "ECE", "brier": "Brier score", "micro_f1": "micro F1", "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1",
 }  # fmt: skip

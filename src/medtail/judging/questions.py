@@ -19,14 +19,14 @@ from medtail.tables.tail import TAIL_GROUPS, TailGroups
 
 Level = Literal["macro", "group", "class"]
 LEVELS: tuple[Level, ...] = ("macro", "group", "class")
-CLASS_METRICS = ("ap", "auroc", "f1", "f1_at_half", "recall", "specificity", "ece", "brier")
+CLASS_METRICS = ("ap", "auroc", "f1", "f1_at_half", "precision", "recall", "specificity", "ece", "brier")
 """Compared class by class, and as means over classes."""
 POOLED_METRICS = ("micro_f1",)
 """Compared over all cells of several classes only."""
 METRICS = (*CLASS_METRICS, *POOLED_METRICS, *GROUP_METRICS)
 LOWER_IS_BETTER = frozenset({"ece", "brier"})
 CALIBRATION = frozenset({"ece", "brier"})
-AT_THRESHOLDS = frozenset({"f1", "recall", "specificity", "micro_f1", *GROUP_METRICS})
+AT_THRESHOLDS = frozenset({"f1", "precision", "recall", "specificity", "micro_f1", *GROUP_METRICS})
 """Metrics that depend on each system's own thresholds."""
 FEWEST_PATIENTS = 5
 """Below this many patients with (or without) a finding a difference is shown but not tested: with n patients that all

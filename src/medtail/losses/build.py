@@ -12,20 +12,26 @@ from pydantic import Field
 
 from medtail.config import build_config, config_to_dict
 from medtail.losses.contract import Loss, LossContext
+from medtail.losses.distribution_balanced import DistributionBalanced, DistributionBalancedConfig
+from medtail.losses.equalization import Equalization, EqualizationConfig
 from medtail.losses.margin import Ldam, LdamConfig, LogitAdjusted, LogitAdjustedConfig
 from medtail.losses.multiclass import ClassBalancedConfig, CrossEntropy, CrossEntropyConfig, FocalConfig
 from medtail.losses.multilabel import AslConfig, AsymmetricLoss, BceConfig
-from medtail.losses.weights import block_weights
+from medtail.losses.robust import RalConfig, RobustAsymmetric
+from medtail.losses.weights import block_weights, held_prior
 
 __all__ = [
     "AslConfig",
     "BceConfig",
     "ClassBalancedConfig",
     "CrossEntropyConfig",
+    "DistributionBalancedConfig",
+    "EqualizationConfig",
     "FocalConfig",
     "LdamConfig",
     "LogitAdjustedConfig",
     "LossConfig",
+    "RalConfig",
     "build_loss",
 ]
 
@@ -36,7 +42,10 @@ LossConfig = Annotated[
     | ClassBalancedConfig
     | LogitAdjustedConfig
     | LdamConfig
-    | AslConfig,
+    | AslConfig
+    | DistributionBalancedConfig
+    | RalConfig
+    | EqualizationConfig,
     Field(discriminator="kind"),
 ]  # fmt: skip
 
@@ -65,17 +74,30 @@ def build_loss(config: LossConfig, context: LossContext) -> Loss:
         case BceConfig():
             return CrossEntropy(context=context, link="sigmoid")
         case CrossEntropyConfig():
-            return CrossEntropy(context=context, link="softmax", smoothing=config.smoothing)
+            prior = held_prior(context) if config.toward == "prior" else None
+            return CrossEntropy(context=context, link="softmax", smoothing=config.smoothing, prior=prior)
         case FocalConfig():
             return CrossEntropy(context=context, link=config.link, gamma=config.gamma, alpha=config.alpha)
         case ClassBalancedConfig():
             weights = block_weights(context, link=config.link, beta=config.beta)
-            return CrossEntropy(context=context, link=config.link, gamma=config.gamma, weights=weights)
+            return CrossEntropy(
+                context=context,
+                link=config.link,
+                gamma=config.gamma,
+                weights=weights,
+                reweight_from=config.reweight_from,
+            )
         case LogitAdjustedConfig():
             return LogitAdjusted(config, context=context)
         case LdamConfig():
             return Ldam(config, context=context)
         case AslConfig():
             return AsymmetricLoss(config, context=context)
+        case DistributionBalancedConfig():
+            return DistributionBalanced(config, context=context)
+        case RalConfig():
+            return RobustAsymmetric(config, context=context)
+        case EqualizationConfig():
+            return Equalization(config, context=context)
         case _:
             assert_never(config)

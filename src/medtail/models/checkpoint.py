@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as format_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from medtail.config import CLOSED, build_config, config_to_dict
 from medtail.errors import MedtailError, Problems, UsageError, did_you_mean, listing
@@ -27,6 +27,7 @@ from medtail.losses.contract import Link
 from medtail.models.backbones import BackboneConfig
 from medtail.models.diagnoser import Diagnoser, build_diagnoser
 from medtail.models.heads import HeadConfig
+from medtail.pixels.frequency import BandConfig
 from medtail.pixels.settings import PixelConfig
 from medtail.runs import atomic_path, read_json, versions, write_json
 from medtail.tables.labels import LabelSpace
@@ -48,6 +49,7 @@ class ModelParts:
         backbone: The backbone's config.
         head: The head's config.
         link: How logits become scores.
+        band: Which frequencies the backbone sees; none in cards from before there was one.
     """
 
     __pydantic_config__: ClassVar[Any] = CLOSED
@@ -55,6 +57,7 @@ class ModelParts:
     backbone: BackboneConfig
     head: HeadConfig
     link: Link
+    band: BandConfig = field(default_factory=BandConfig)
 
 
 @final
@@ -214,6 +217,7 @@ def load_model(folder: Path | str) -> tuple[Diagnoser, ModelCard]:
             link=card.parts.link,
             channels=card.parts.pixels.channels,
             size_px=card.parts.pixels.size_px,
+            band=card.parts.band,
             architecture=card.architecture,
             load_weights=False,
         )
@@ -241,13 +245,13 @@ def calibration_of(folder: Path | str, card: ModelCard) -> CalibrationMap | None
     return calibration
 
 
-def fill(diagnoser: Diagnoser, tensors: Mapping[str, Tensor], *, where: str) -> None:
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
     """Copy tensors into a model of the same shape.
 
     Raises:
         MedtailError: Missing, unknown or differently shaped tensors; all are named.
     """
-    own = diagnoser.state_dict()
+    own = model.state_dict()
     problems = Problems(where)
     for name, tensor in own.items():
         if name not in tensors:
@@ -261,7 +265,7 @@ def fill(diagnoser: Diagnoser, tensors: Mapping[str, Tensor], *, where: str) -> 
         if name not in own:
             problems.add(f"tensor {name!r}: the network has no such tensor{did_you_mean(name, own)}.")
     problems.raise_if_any()
-    diagnoser.load_state_dict(dict(tensors))
+    model.load_state_dict(dict(tensors))
 
 
 def read_card(folder: Path | str) -> ModelCard:

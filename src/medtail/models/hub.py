@@ -52,21 +52,39 @@ class TransformersNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images [B, c, H, W] to [B, D, h, w]."""
+        hidden = self._hidden(images)
+        if hidden.ndim == 4:
+            return self._as_map(hidden)
+        across, down = self._patches(images)
+        patches = hidden[:, hidden.shape[1] - down * across :]  # class and register tokens come first
+        return patches.transpose(1, 2).reshape(len(images), -1, down, across)
+
+    def vector(self, images: Tensor) -> Tensor:
+        """Map normalised images [B, c, H, W] to [B, D]: the class token, or the mean where there is none."""
+        hidden = self._hidden(images)
+        if hidden.ndim == 4:
+            return self._as_map(hidden).mean(dim=(2, 3))
+        across, down = self._patches(images)
+        return hidden[:, 0] if hidden.shape[1] > across * down else hidden.mean(dim=1)
+
+    def _as_map(self, hidden: Tensor) -> Tensor:
+        norm = getattr(self.model, "layernorm", None)  # ConvNeXt keeps one for after its own pooling
+        if isinstance(norm, nn.LayerNorm):
+            channels_last: Tensor = norm(hidden.permute(0, 2, 3, 1))
+            return channels_last.permute(0, 3, 1, 2)
+        return hidden
+
+    def _hidden(self, images: Tensor) -> Tensor:
         if self.interpolates:
             hidden = self.model(images, interpolate_pos_encoding=True).last_hidden_state
         else:
             hidden = self.model(images).last_hidden_state
         assert isinstance(hidden, Tensor)
-        if hidden.ndim == 4:
-            norm = getattr(self.model, "layernorm", None)  # ConvNeXt keeps one for after its own pooling
-            if isinstance(norm, nn.LayerNorm):
-                channels_last: Tensor = norm(hidden.permute(0, 2, 3, 1))
-                return channels_last.permute(0, 3, 1, 2)
-            return hidden
+        return hidden
+
+    def _patches(self, images: Tensor) -> tuple[int, int]:
         assert self.patch_px is not None, "checked when built"
-        across, down = images.shape[-1] // self.patch_px, images.shape[-2] // self.patch_px
-        patches = hidden[:, hidden.shape[1] - down * across :]  # class and register tokens come first
-        return patches.transpose(1, 2).reshape(len(images), -1, down, across)
+        return images.shape[-1] // self.patch_px, images.shape[-2] // self.patch_px
 
 
 def _patch_size(config: Any) -> int | None:
@@ -248,6 +266,23 @@ def _from_weights(config: TransformersConfig) -> Any:
             " expected the complete weights. Choose another checkpoint."
         )
     return model
+
+
+def read_patch_px(weights: str) -> int | None:
+    """Read from a model's config alone how many pixels its patches are wide; None if it says nothing of patches.
+
+    Raises:
+        MedtailError: There is no such model.
+    """
+    import transformers as tf
+
+    try:
+        shape = tf.AutoConfig.from_pretrained(locate_weights(weights), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        if isinstance(error, MedtailError):
+            raise
+        raise MedtailError(_not_found(weights, error)) from error
+    return _patch_size(shape)
 
 
 def _kind_of(model_type: str) -> str:

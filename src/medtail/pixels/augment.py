@@ -1,9 +1,10 @@
 """Augmentation of a batch on its device, in two steps: draw numbers, then apply them.
 
 What is drawn is kept (`AugmentParameters`), so a batch can be augmented again, alone or image by image, with the same
-result. Only what leaves a finding in place is here: in ultrasound, depth runs downwards and shadows fall with the
-beam, so nothing turns an image over or by 90 degrees, stretches one axis, shears or recolours it. Labels are never
-touched. The warp is one resampling however many movements it is made of.
+result. The profiles do only what leaves a finding in place: in ultrasound, depth runs downwards and shadows fall with
+the beam, so nothing turns an image over or by 90 degrees, stretches one axis, shears or recolours it. (`literal`, for
+comparison with papers, does turn images over.) Labels are never touched. The warp is one resampling however many
+movements it is made of.
 """
 
 from __future__ import annotations
@@ -22,27 +23,33 @@ from torch.nn.functional import interpolate
 from medtail.config import CLOSED
 from medtail.errors import MedtailError
 
-Profile = Literal["none", "ultrasound", "chest_xray"]
+Profile = Literal["none", "ultrasound", "chest_xray", "literal"]
 Border = Literal["zeros", "reflection"]
 
 DEFAULTS: dict[str, dict[str, float]] = {
     "none": dict.fromkeys(
-        ("flip", "rotation_deg", "scale", "shift", "gain", "gamma", "blur_px", "speckle", "texture", "erase"), 0.0
+        ("flip", "flip_vertical", "rotation_deg", "scale", "shift", "gain", "contrast", "gamma", "blur_px", "speckle",
+         "texture", "erase"), 0.0
     ),
     "ultrasound": {
-        "flip": 0.5, "rotation_deg": 10.0, "scale": 0.1, "shift": 0.05, "gain": 0.15, "gamma": 0.15,
-        "blur_px": 0.7, "speckle": 0.1, "texture": 0.2, "erase": 0.0,
+        "flip": 0.5, "flip_vertical": 0.0, "rotation_deg": 10.0, "scale": 0.1, "shift": 0.05, "gain": 0.15,
+        "contrast": 0.0, "gamma": 0.15, "blur_px": 0.7, "speckle": 0.1, "texture": 0.2, "erase": 0.0,
     },
     # A chest has a left and a right: the heart, the stomach's air, the higher dome of the diaphragm. A profile cannot
     # know whether a class names a side, so it does not flip. Set `flip: 0.5` where none does (NIH-14, CXR-LT).
     "chest_xray": {
-        "flip": 0.0, "rotation_deg": 10.0, "scale": 0.1, "shift": 0.05, "gain": 0.15, "gamma": 0.15,
-        "blur_px": 0.7, "speckle": 0.0, "texture": 0.2, "erase": 0.0,
+        "flip": 0.0, "flip_vertical": 0.0, "rotation_deg": 10.0, "scale": 0.1, "shift": 0.05, "gain": 0.15,
+        "contrast": 0.0, "gamma": 0.15, "blur_px": 0.7, "speckle": 0.0, "texture": 0.2, "erase": 0.0,
+    },
+    # What many papers mean by "random brightness, contrast and flips"; how strong, they seldom say.
+    "literal": {
+        "flip": 0.5, "flip_vertical": 0.5, "rotation_deg": 0.0, "scale": 0.0, "shift": 0.0, "gain": 0.2,
+        "contrast": 0.2, "gamma": 0.0, "blur_px": 0.0, "speckle": 0.0, "texture": 0.0, "erase": 0.0,
     },
 }  # fmt: skip
 LIMITS = {
-    "flip": 1.0, "rotation_deg": 30.0, "scale": 0.5, "shift": 0.5, "gain": 0.5, "gamma": 0.5,
-    "blur_px": 3.0, "speckle": 0.5, "texture": 1.0, "erase": 1.0,
+    "flip": 1.0, "flip_vertical": 1.0, "rotation_deg": 30.0, "scale": 0.5, "shift": 0.5, "gain": 0.5, "contrast": 0.5,
+    "gamma": 0.5, "blur_px": 3.0, "speckle": 0.5, "texture": 1.0, "erase": 1.0,
 }  # fmt: skip
 """The largest strength that is accepted; the smallest is 0, which switches a part off."""
 
@@ -54,12 +61,16 @@ class AugmentConfig:
 
     Attributes:
         profile: `none`, `ultrasound` (flip 0.5, rotation 10, scale 0.1, shift 0.05, gain and gamma 0.15, blur 0.7 px,
-            speckle 0.1, texture 0.2) or `chest_xray` (the same without flip and speckle).
-        flip: Probability of mirroring left and right, 0 to 1. There is no vertical flip.
+            speckle 0.1, texture 0.2), `chest_xray` (the same without flip and speckle) or `literal` (flip and
+            flip_vertical 0.5, gain and contrast 0.2: what papers write).
+        flip: Probability of mirroring left and right, 0 to 1.
+        flip_vertical: Probability of turning the image over, 0 to 1. Of the profiles only `literal` does: in
+            ultrasound it puts the shadow before the lesion that casts it.
         rotation_deg: Largest rotation either way, degrees, 0 to 30.
         scale: Largest relative change of size, the same on both axes, 0 to 0.5.
         shift: Largest shift on each axis, as a fraction of the side, 0 to 0.5.
         gain: Largest relative change of brightness, 0 to 0.5.
+        contrast: Largest relative change of the distance from the image's mean, 0 to 0.5.
         gamma: Largest relative change of the exponent, 0 to 0.5; black and white stay.
         blur_px: Largest standard deviation of the blur, pixels, 0 to 3.
         speckle: Standard deviation of the multiplicative, spatially smooth noise, 0 to 0.5.
@@ -82,10 +93,12 @@ class AugmentConfig:
 
     profile: Profile = "ultrasound"
     flip: float | None = None
+    flip_vertical: float | None = None
     rotation_deg: float | None = None
     scale: float | None = None
     shift: float | None = None
     gain: float | None = None
+    contrast: float | None = None
     gamma: float | None = None
     blur_px: float | None = None
     speckle: float | None = None
@@ -119,10 +132,12 @@ class AugmentParameters:
 
     Attributes:
         flip: Mirror left and right, bool [B].
+        flip_vertical: Turn over, bool [B].
         rotation_deg: Clockwise as displayed, degrees, float32 [B].
         scale: Factor of size, float32 [B]; 1 leaves it.
         shift: Rightwards and downwards as a fraction of the side, float32 [B, 2].
         gain: Factor of brightness, float32 [B]; 1 leaves it.
+        contrast: Factor of the distance from the image's mean, float32 [B]; 1 leaves it.
         gamma: Exponent, float32 [B]; 1 leaves it.
         blur_px: Standard deviation, pixels, float32 [B]; 0 leaves it.
         speckle: Standard deviation of the noise, float32 [B]; 0 leaves it.
@@ -134,10 +149,12 @@ class AugmentParameters:
     """
 
     flip: Tensor
+    flip_vertical: Tensor
     rotation_deg: Tensor
     scale: Tensor
     shift: Tensor
     gain: Tensor
+    contrast: Tensor
     gamma: Tensor
     blur_px: Tensor
     speckle: Tensor
@@ -163,13 +180,18 @@ class AugmentParameters:
     @property
     def changes_values(self) -> bool:
         """Whether the values of any image are changed, apart from moving them."""
-        exact = (self.gain != 1).any() or (self.gamma != 1).any()
+        exact = (self.gain != 1).any() or (self.contrast != 1).any() or (self.gamma != 1).any()
         return bool(exact or self.blur_px.any() or self.speckle.any() or self.erase.any())
 
     @property
     def moves(self) -> bool:
         """Whether any image is warped."""
-        return bool(self.flip.any() or self.rotation_deg.any() or (self.scale != 1).any() or self.shift.any())
+        return self.resamples or bool(self.flip.any() or self.flip_vertical.any())
+
+    @property
+    def resamples(self) -> bool:
+        """Whether any image is warped otherwise than by a flip, which moves whole pixels."""
+        return bool(self.rotation_deg.any() or (self.scale != 1).any() or self.shift.any())
 
 
 def draw_augmentation(
@@ -205,14 +227,18 @@ def draw_augmentation(
     def switched(column: int, probability: float) -> Tensor:
         return (unit[:, column] < probability).float()
 
+    # a column is 24 random bits: the upper twelve turn over, the lower twelve set the contrast
+    lower = (unit[:, 15] * 4096) % 1
     speckle = switched(9, strength["texture"]) * strength["speckle"]
     grid = (size_px + 1) // 2 if strength["speckle"] * strength["texture"] > 0 else 0
     return AugmentParameters(
         flip=unit[:, 0] < strength["flip"],
+        flip_vertical=unit[:, 15] < strength["flip_vertical"],
         rotation_deg=either(1, "rotation_deg"),
         scale=1 + either(2, "scale"),
         shift=signed[:, 3:5] * strength["shift"],
         gain=1 + either(5, "gain"),
+        contrast=1 + (2 * lower - 1) * strength["contrast"],
         gamma=1 + either(6, "gamma"),
         blur_px=switched(7, strength["texture"]) * unit[:, 8] * strength["blur_px"],
         speckle=speckle,
@@ -236,8 +262,8 @@ def _rectangles(unit: Tensor, *, probability: float) -> Tensor:
 def apply_augmentation(images: Tensor, parameters: AugmentParameters) -> Tensor:
     """Augment a batch with numbers already drawn; a batch gives what its images give one by one.
 
-    In order: one affine warp (flip, scale, rotation about the centre, shift), erasing, blur, speckle,
-    `gain * x**gamma`, clipping to [0, 1].
+    In order: one affine warp (flips, scale, rotation about the centre, shift), erasing, blur, speckle,
+    `gain * x**gamma`, contrast about the image's mean, clipping to [0, 1].
 
     Args:
         images: float [B, C, S, S] in [0, 1], on any device. Not changed.
@@ -267,6 +293,9 @@ def apply_augmentation(images: Tensor, parameters: AugmentParameters) -> Tensor:
     if (parameters.gamma != 1).any() or (parameters.gain != 1).any():
         # the warp may leave a value a rounding outside [0, 1], where a power is not defined
         ours.clamp_(0, 1).pow_(_column(parameters.gamma, ours)).mul_(_column(parameters.gain, ours))
+    if (parameters.contrast != 1).any():
+        mean = ours.mean(dim=(1, 2, 3), keepdim=True)
+        ours.sub_(mean).mul_(_column(parameters.contrast, ours)).add_(mean)
     return ours.clamp_(0, 1)
 
 
@@ -287,10 +316,14 @@ def _column(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like)[:, None, None, None]
 
 
+def _chosen(flags: Tensor, like: Tensor) -> Tensor:
+    return flags.to(like.device)[:, None, None, None]
+
+
 def affine_matrices(parameters: AugmentParameters, *, size_px: int) -> Tensor:
     """Return the movement of each image as a matrix from old to new pixel coordinates (x, y), float32 [B, 2, 3].
 
-    The flip comes first, then scale and rotation about the image's centre, then the shift.
+    The flips come first, then scale and rotation about the image's centre, then the shift.
     """
     count = len(parameters)
     centre = torch.full((count, 2), (size_px - 1) / 2)
@@ -299,10 +332,15 @@ def affine_matrices(parameters: AugmentParameters, *, size_px: int) -> Tensor:
     flips = torch.eye(3).repeat(count, 1, 1)
     flips[parameters.flip, 0, 0] = -1
     flips[parameters.flip, 0, 2] = size_px - 1
+    flips[parameters.flip_vertical, 1, 1] = -1
+    flips[parameters.flip_vertical, 1, 2] = size_px - 1
     return (moved @ flips)[:, :2]
 
 
 def _warp(images: Tensor, parameters: AugmentParameters, *, mode: str, border: str) -> Tensor:
+    if not parameters.resamples:
+        flipped = torch.where(_chosen(parameters.flip, images), images.flip(-1), images)
+        return torch.where(_chosen(parameters.flip_vertical, images), flipped.flip(-2), flipped)
     size_px = images.shape[-1]
     matrices = affine_matrices(parameters, size_px=size_px).to(images)
     warped: Tensor = warp_affine(images, matrices, (size_px, size_px), mode=mode, padding_mode=border)

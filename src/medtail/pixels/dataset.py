@@ -28,12 +28,15 @@ class Batch(TypedDict):
     """What a training or prediction step gets.
 
     `images` are bytes [B, channels, size, size], `targets` float32 [B, classes] with NaN where not assessed, `rows`
-    int64 [B], the rows of the manifest.
+    int64 [B], the rows of the manifest, `streams` int64 [B], which stream of the sampler drew them, `content` int64
+    [B, 4], the part of each square that is image and not bar: left, top, right, bottom.
     """
 
     images: Tensor
     targets: Tensor
     rows: Tensor
+    streams: Tensor
+    content: Tensor
 
 
 @final
@@ -49,6 +52,7 @@ class PixelBatches:
         batch_size: Images a batch, at least 1.
         rows: Row indices in the order to go through, the same every epoch (all rows in order if None); or a function
             from the epoch's number to them, called once an epoch.
+        streams: From the epoch's number to the stream of each of its rows, int64; 0 everywhere if None.
         drop_last: Leave out a last batch that is short.
 
     Raises:
@@ -79,6 +83,7 @@ class PixelBatches:
         *,
         batch_size: int,
         rows: Sequence[int] | np.ndarray | RowsOfEpoch | None = None,
+        streams: RowsOfEpoch | None = None,
         drop_last: bool = False,
     ) -> None:
         if batch_size < 1:
@@ -93,6 +98,7 @@ class PixelBatches:
         if rows is None:
             rows = np.arange(len(store))
         self._rows_of_epoch: RowsOfEpoch = rows if callable(rows) else _always(np.asarray(rows))
+        self._streams_of_epoch = streams
         self._drawn: tuple[int, np.ndarray] | None = None
 
     def set_epoch(self, epoch: int) -> None:
@@ -120,20 +126,25 @@ class PixelBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         rows = self.rows
+        streams = np.zeros_like(rows) if self._streams_of_epoch is None else self._streams_of_epoch(self.epoch)
+        assert len(streams) == len(rows), f"{len(streams)} streams of {len(rows)} rows"
         pending: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="medtail-batches") as reader:
             for number in range(len(self)):
-                pending.append(reader.submit(self._read, rows[number * self.batch_size :][: self.batch_size]))
+                part = slice(number * self.batch_size, (number + 1) * self.batch_size)
+                pending.append(reader.submit(self._read, rows[part], streams[part]))
                 if len(pending) > PREFETCH:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
 
-    def _read(self, rows: np.ndarray) -> Batch:
+    def _read(self, rows: np.ndarray, streams: np.ndarray) -> Batch:
         return {
             "images": torch.from_numpy(self.store.images(rows)),
             "targets": torch.from_numpy(self.targets[rows]),
             "rows": torch.from_numpy(rows.copy()),
+            "streams": torch.from_numpy(streams.astype(np.int64)),
+            "content": torch.from_numpy(self.store.content_boxes[rows].astype(np.int64)),
         }
 
 
@@ -156,3 +167,23 @@ def to_float(images: Tensor) -> Tensor:
     """
     assert images.dtype == torch.uint8, f"expected bytes, found {images.dtype}"
     return images.to(torch.float32).div_(255)
+
+
+def content_masks(boxes: Tensor, *, size_px: int) -> Tensor:
+    """Turn content boxes into masks, on the boxes' device.
+
+    Args:
+        boxes: Integers [n, 4]: left, top, right, bottom of the content in each square.
+        size_px: Side of the squares.
+
+    Returns:
+        Booleans [n, 1, size, size], True where there is image and not bar.
+
+    Example:
+        >>> content_masks(torch.tensor([[0, 1, 4, 3]]), size_px=4)[0, 0].sum(dim=1)
+        tensor([0, 4, 4, 0])
+    """
+    place = torch.arange(size_px, device=boxes.device)
+    across = (place >= boxes[:, :1]) & (place < boxes[:, 2:3])
+    down = (place >= boxes[:, 1:2]) & (place < boxes[:, 3:4])
+    return (down[:, :, None] & across[:, None, :])[:, None]

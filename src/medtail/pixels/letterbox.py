@@ -131,23 +131,3 @@ def _centre(scaled: np.ndarray, *, config: PixelConfig) -> tuple[np.ndarray, Box
     bars = ((0, 0), (top, config.size_px - height - top), (left, config.size_px - width - left))
     square = np.pad(scaled, bars, mode="constant" if config.fill == "black" else "symmetric")
     return square, (left, top, left + width, top + height)
-
-
-def content_masks(boxes: np.ndarray, *, size_px: int) -> np.ndarray:
-    """Turn content boxes into masks.
-
-    Args:
-        boxes: Integers [n, 4]: left, top, right, bottom of the content in each square.
-        size_px: Side of the squares.
-
-    Returns:
-        Booleans [n, 1, size, size], True where there is image and not bar.
-
-    Example:
-        >>> content_masks(np.array([[0, 1, 4, 3]]), size_px=4)[0, 0].sum(axis=1)
-        array([0, 4, 4, 0])
-    """
-    place = np.arange(size_px)
-    across = (place >= boxes[:, :1]) & (place < boxes[:, 2:3])
-    down = (place >= boxes[:, 1:2]) & (place < boxes[:, 3:4])
-    return (down[:, :, None] & across[:, None, :])[:, None]

@@ -12,6 +12,12 @@ from pydantic import Field
 
 from medtail.config import build_config, config_to_dict
 from medtail.errors import MedtailError
+from medtail.sampling.branches import (
+    DeferredSamplerConfig,
+    TwoBranchesSampler,
+    TwoBranchesSamplerConfig,
+    deferred_shares,
+)
 from medtail.sampling.classic import (
     ClassBalancedSamplerConfig,
     Plan,
@@ -28,16 +34,25 @@ from medtail.sampling.classic import (
     repeat_factors,
 )
 from medtail.sampling.contract import Sampler, train_fold
+from medtail.sampling.sites import CopiesSamplerConfig, SitesSamplerConfig, copy_factors, sitewise_shares
+from medtail.sampling.streams import TwoStreamSampler, TwoStreamSamplerConfig, two_stream_epoch
+from medtail.tables.domains import domain_numbers
 from medtail.tables.manifest import Manifest
 
 __all__ = [
     "ClassBalancedSamplerConfig",
+    "CopiesSamplerConfig",
+    "DeferredSamplerConfig",
     "ProgressiveSamplerConfig",
     "RepeatFactorSamplerConfig",
     "SamplerConfig",
+    "SitesSamplerConfig",
     "SquareRootSamplerConfig",
+    "TwoBranchesSamplerConfig",
+    "TwoStreamSamplerConfig",
     "UniformSamplerConfig",
     "build_sampler",
+    "plan_epoch",
 ]
 
 SamplerConfig = Annotated[
@@ -45,7 +60,12 @@ SamplerConfig = Annotated[
     | ClassBalancedSamplerConfig
     | SquareRootSamplerConfig
     | ProgressiveSamplerConfig
-    | RepeatFactorSamplerConfig,
+    | RepeatFactorSamplerConfig
+    | SitesSamplerConfig
+    | CopiesSamplerConfig
+    | TwoStreamSamplerConfig
+    | TwoBranchesSamplerConfig
+    | DeferredSamplerConfig,
     Field(discriminator="kind"),
 ]
 
@@ -57,6 +77,7 @@ def build_sampler(
     seed: int,
     epoch_rows: int | None = None,
     epochs: int,
+    steps: int = 1,
 ) -> Sampler:
     """Build a sampler of a manifest's train fold.
 
@@ -66,13 +87,14 @@ def build_sampler(
         seed: The run's seed.
         epoch_rows: Draws an epoch, at least 1; None = as many as the train fold has rows.
         epochs: Epochs of the training, at least 1; for samplers that change on the way.
+        steps: Batches an epoch is cut into, at least 1; for samplers that fill every batch in a set way.
 
     Returns:
         The sampler. Share an epoch out over processes with `shard`.
 
     Raises:
-        MedtailError: The train fold is empty, no class has a positive row in it (class-wise samplers), or a number
-            is out of its range.
+        MedtailError: The train fold is empty, no class has a positive row in it (class-wise samplers), a class or
+            column does not exist, or a number is out of its range.
 
     Example:
         >>> import pandas as pd
@@ -85,7 +107,7 @@ def build_sampler(
     """
     # a config written in Python has not been through the YAML border: same checks, same messages
     config = build_config(type(config), config_to_dict(config), where="sampler")
-    for name, value in (("epoch_rows", epoch_rows), ("epochs", epochs)):
+    for name, value in (("epoch_rows", epoch_rows), ("epochs", epochs), ("steps", steps)):
         if value is not None and value < 1:
             raise MedtailError(f"sampler, {name}: found {value!r}; expected at least 1.")
     fold = train_fold(manifest)
@@ -105,5 +127,52 @@ def build_sampler(
         case RepeatFactorSamplerConfig():
             factors = repeat_factors(fold, threshold=config.threshold, cap=config.cap)
             return RepeatSampler(plan, factors=factors)
+        case SitesSamplerConfig():
+            domains = domain_numbers(manifest, column=config.domain_column)[fold.rows]
+            spread = sitewise_shares(class_members(fold), domains, power=config.power)
+            return WeightedSampler(plan, shares=lambda _: spread.copy())
+        case CopiesSamplerConfig():
+            return RepeatSampler(plan, factors=copy_factors(fold, classes=config.classes, copies=config.copies))
+        case TwoStreamSamplerConfig():
+            return TwoStreamSampler(plan, config, epochs=epochs, steps=steps)
+        case TwoBranchesSamplerConfig():
+            return TwoBranchesSampler(plan, config, steps=steps)
+        case DeferredSamplerConfig():
+            later, start = classwise_shares(class_members(fold), power=0.0), config.balance_from
+            return WeightedSampler(
+                plan,
+                shares=lambda epoch: deferred_shares(later, epoch=epoch, epochs=epochs, balance_from=start),
+            )
         case _:
             assert_never(config)
+
+
+def plan_epoch(
+    config: SamplerConfig, *, train_rows: int, epoch_rows: int | None, batch_size: int, world_size: int = 1
+) -> tuple[int, int]:
+    """Say how many rows an epoch draws, and in how many steps.
+
+    Args:
+        config: The sampler.
+        train_rows: Rows of the train fold.
+        epoch_rows: Draws that were asked for; None as many as show each train row once.
+        batch_size: Images of all processes a step, at most.
+        world_size: Processes.
+
+    Returns:
+        Draws and steps.
+
+    Raises:
+        MedtailError: The batch is too small for the sampler.
+
+    Example:
+        >>> plan_epoch(UniformSamplerConfig(), train_rows=100, epoch_rows=None, batch_size=32)
+        (100, 4)
+        >>> plan_epoch(TwoStreamSamplerConfig(), train_rows=100, epoch_rows=None, batch_size=64)
+        (200, 4)
+    """
+    if isinstance(config, TwoStreamSamplerConfig | TwoBranchesSamplerConfig):
+        rows = train_rows if epoch_rows is None else -(-epoch_rows // 2)
+        return two_stream_epoch(rows, batch_size=batch_size, world_size=world_size)
+    draws = train_rows if epoch_rows is None else epoch_rows
+    return draws, -(-draws // batch_size)

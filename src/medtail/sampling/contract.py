@@ -21,16 +21,19 @@ from medtail.tables.manifest import Manifest
 @final
 @dataclass(frozen=True)
 class Feedback:
-    """What training tells a sampler about rows it has drawn.
+    """What training tells a sampler at the end of an epoch about the rows it has drawn.
 
     Attributes:
-        rows: Rows of the manifest, int64 [n].
-        losses: Loss of each row, float [n]; NaN where the row had no assessed label.
+        rows: Rows of the manifest in the order they were shown, int64 [n].
+        losses: Plain binary cross-entropy of each row, the mean over its assessed labels, without weights, shifts or
+            mixing, float [n]; NaN where the row had no assessed label.
+        streams: The stream that drew each row, int64 [n].
         epoch: The epoch they were drawn in, from 0.
     """
 
     rows: np.ndarray
     losses: np.ndarray
+    streams: np.ndarray
     epoch: int
 
 
@@ -42,9 +45,11 @@ class Sampler(ABC):
 
     Attributes:
         rows: All rows it may draw, int64, ascending: the manifest's train fold.
+        observes: Whether it wants `Feedback`; training then computes every row's loss.
     """
 
     rows: np.ndarray
+    observes: bool = False
 
     @abstractmethod
     def draw(self, epoch: int) -> np.ndarray:
@@ -68,8 +73,35 @@ class Sampler(ABC):
             Share of the draws for each of `rows`, float64, >= 0, adding up to 1.
         """
 
+    def stream_frequencies(self, epoch: int) -> np.ndarray:
+        """Promise how often each train row is drawn by each stream, float64 [streams, train rows], rows adding to 1."""
+        return self.frequencies(epoch)[None]
+
+    def facts(self, epoch: int) -> dict[str, float]:
+        """Return numbers about an epoch's draw for the log, the same names in every epoch; none here."""
+        del epoch
+        return {}
+
+    def streams(self, epoch: int) -> np.ndarray:
+        """Say which stream each draw of an epoch belongs to.
+
+        Args:
+            epoch: From 0.
+
+        Returns:
+            One number from 0 a draw, int64, in the order of `draw`; 0 everywhere where there is one stream, as here.
+        """
+        return np.zeros(len(self.draw(epoch)), dtype=np.int64)
+
+    def hardness(self) -> np.ndarray | None:
+        """Return the share of `rows` that have been no harder than each row, float64 in [0, 1], NaN where not seen.
+
+        None where no account is kept, as here.
+        """
+        return None
+
     def observe(self, feedback: Feedback) -> None:  # noqa: B027 (the one hook: doing nothing is right for most)
-        """Take note of losses; a sampler that does not learn ignores them, as here."""
+        """Take note of an epoch's losses; a sampler that does not learn ignores them, as here."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

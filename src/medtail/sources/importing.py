@@ -23,6 +23,8 @@ LAYOUTS = {
     "nih_cxr": "NIH ChestX-ray14: Data_Entry_2017*.csv with images anywhere below, or labels.csv, or a table alone",
     "medmnist": "MedMNIST .npz with its own split; images are written as PNG files",
     "ham10000": "HAM10000, dermatoscopy: HAM10000_metadata.csv, IMAGE_ID.jpg anywhere below",
+    "ddti": "DDTI, thyroid ultrasound: N.xml a case with descriptors and polygons, N_1.jpg, N_2.jpg, …",
+    "thyro_lmd": "Thyro-LMD's protocol: labels.csv with twenty thyroid descriptors, images and masks beside it",
     "busi": "BUSI, breast ultrasound: benign/, malignant/, normal/ with masks; near-duplicates count as one patient",
     "dicom": "a folder of DICOM files, and a table with their labels",
 }
@@ -36,6 +38,7 @@ TAKES = {
     "nih_cxr": ("images",),
     "medmnist": ("images_out", "class_names"),
     "dicom": ("labels",),
+    "ddti": ("masks_out",),
 }  # fmt: skip
 """Layout → the options it takes; a layout not named takes none."""
 
@@ -59,6 +62,7 @@ class ImportOptions:
         test_fold: bus_bra: official fold to hold out as test.
         images_out: medmnist: new folder to write the images to.
         class_names: medmnist: names of the classes 0, 1, ….
+        masks_out: ddti: new folder to draw the polygons into.
     """
 
     image_column: str | None = None
@@ -74,6 +78,7 @@ class ImportOptions:
     test_fold: int | None = None
     images_out: Path | None = None
     class_names: tuple[str, ...] = ()
+    masks_out: Path | None = None
 
 
 def import_layout(
@@ -149,6 +154,14 @@ histology, pathology, …), images/ and, if wanted, masks/.
             from medtail.sources.ham10000 import import_ham10000
 
             return import_ham10000(path)
+        case "ddti":
+            from medtail.sources.ddti import import_ddti
+
+            return import_ddti(path, masks_out=options.masks_out)
+        case "thyro_lmd":
+            from medtail.sources.thyro_lmd import import_thyro_lmd
+
+            return import_thyro_lmd(path)
         case "busi":
             from medtail.sources.busi import import_busi
 

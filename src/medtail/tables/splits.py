@@ -3,7 +3,8 @@
 Stands between the sources (a manifest without folds) and everything that learns. Patients, joined where their images
 are near-duplicates, are dealt out one by one, rarest class first, each to the fold that lacks most of what it brings;
 then single moves and swaps lower what imbalance is left. The same seed gives the same folds whatever the row order.
-Which images are duplicates is found elsewhere (`duplicates`); whether the folds are fit for use, too (`audit`).
+Which images are duplicates is found elsewhere (`duplicates`); whether the folds are fit for use, too (`audit`);
+cross-validation and the test fold that is taken first are in `folds`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def split_manifest(
     min_positives: int = 1,
     duplicate_groups: np.ndarray | None = None,
 ) -> SplitOutcome:
-    """Deal the patients into folds, balanced over all classes and the number of images at once.
+    """Deal the patients into folds, balanced over all classes, sites and the number of images at once.
 
     Rows that have a fold keep it, and their patients follow. An existing test fold (or `reward`) is closed: the
     remaining patients are shared by the other folds in their proportions. Synthetic rows go to train.
@@ -80,8 +81,8 @@ def split_manifest(
     """
     _check_fractions(fractions)
     fractions = {fold: share for fold, share in fractions.items() if share > 0}
-    names = _group_names(manifest, duplicate_groups)
-    folds = _follow(manifest, names)
+    names = joint_patients(manifest, duplicate_groups)
+    folds = following_folds(manifest, names)
     synthetic = ~manifest.is_real
     closed = {str(fold) for fold in set(folds) if fold in ("test", "reward") or fold not in ("", *fractions)}
     open_folds = [fold for fold in fractions if fold not in closed]
@@ -94,7 +95,7 @@ def split_manifest(
             )
         dealt = ~np.isin(folds.astype(str), sorted(closed))
         there = set(folds[dealt]) - {""}
-        _check_enough_patients(manifest, names[free], len([fold for fold in open_folds if fold not in there]))
+        check_enough_patients(manifest, names[free], len([fold for fold in open_folds if fold not in there]))
         total = sum(fractions[fold] for fold in open_folds)
         number = {fold: index for index, fold in enumerate(open_folds)}
         rows = np.flatnonzero(dealt)
@@ -107,64 +108,13 @@ def split_manifest(
             fixed=np.array([number.get(str(fold), FREE) for fold in folds[rows]]),
             priority=[_PRIORITY[fold] for fold in open_folds],
             counted=~synthetic[rows],
+            extra=site_strata(manifest, names, rows=rows),
         )
         folds = folds.copy()
         folds[rows] = np.array(open_folds, dtype=object)[chosen]
     result = manifest.with_folds(folds)
     wanted = [fold for fold in FOLDS if fold in fractions or (folds == fold).any()]
     return SplitOutcome(result, tuple(_messages(result, names, folds=wanted, min_positives=min_positives)))
-
-
-def kfold_manifests(
-    manifest: Manifest,
-    *,
-    folds: int = 5,
-    seed: int = 0,
-    min_positives: int = 1,
-    duplicate_groups: np.ndarray | None = None,
-) -> list[Manifest]:
-    """Make the manifests of a cross-validation: fold k is `tune` in the k-th, the rest is `train`.
-
-    An existing `test` (and `reward`) fold stays as it is in all of them; every other row is dealt anew. Synthetic rows
-    are always in train.
-
-    Args:
-        manifest: The rows.
-        folds: How many, at least 2.
-        seed: Chooses among equally good splits.
-        min_positives: Positive images every class must have in every fold; 0 accepts folds without a class.
-        duplicate_groups: Group of each row, [images], of images that show the same picture; None if not looked for.
-
-    Returns:
-        One manifest a fold.
-
-    Raises:
-        MedtailError: Fewer patients than folds; a class whose patients cannot fill every fold (named, with the
-            largest number of folds that works); a synthetic row that carries the id of a real patient to be dealt.
-    """
-    if folds < 2:
-        raise MedtailError(f"folds {folds}: expected at least 2.")
-    names = _group_names(manifest, duplicate_groups)
-    synthetic = ~manifest.is_real
-    base = _follow(manifest.with_folds(np.where(manifest.folds == "tune", "train", manifest.folds)), names)
-    dealt = np.flatnonzero(~np.isin(base.astype(str), ("test", "reward")) & ~synthetic)
-    borrowed = synthetic & np.isin(names, names[dealt])
-    if borrowed.any():
-        raise MedtailError(
-            f"{manifest.name}: {int(borrowed.sum())} synthetic rows (first: row {int(np.flatnonzero(borrowed)[0]) + 2})"
-            " carry the id of a real patient, who would be in train and in tune; expected ids of their own."
-            " Make the folds first and generate for each from its train rows."
-        )
-    _check_enough_patients(manifest, names[dealt], folds)
-    targets = manifest.targets[dealt].astype(float)
-    chosen = assign_groups(targets, names[dealt], fractions=[1 / folds] * folds, seed=seed, min_positives=min_positives)
-    _check_every_fold(manifest, targets, names[dealt], chosen, folds=folds, min_positives=min_positives)
-    made = []
-    for k in range(folds):
-        column = base.copy()
-        column[dealt] = np.where(chosen == k, "tune", "train")
-        made.append(manifest.with_folds(column))
-    return made
 
 
 def assign_groups(
@@ -277,8 +227,27 @@ def _check_fractions(fractions: Mapping[str, float]) -> None:
     problems.raise_if_any()
 
 
-def _group_names(manifest: Manifest, duplicate_groups: np.ndarray | None) -> np.ndarray:
-    """Name what stays together: the patient, or the first of the patients that duplicates join."""
+def joint_patients(manifest: Manifest, duplicate_groups: np.ndarray | None) -> np.ndarray:
+    """Name what stays together: the patient, or the first of the patients that duplicates join.
+
+    Args:
+        manifest: The rows.
+        duplicate_groups: Group of each row, [images], of images that show the same picture; None if not looked for.
+
+    Returns:
+        A name a row, text [images].
+
+    Raises:
+        MedtailError: There are not as many duplicate groups as rows.
+
+    Example:
+        >>> import pandas as pd
+        >>> from medtail.tables.manifest import manifest_from_frame
+        >>> table = manifest_from_frame(pd.DataFrame(
+        ...     {"image_id": list("abc"), "path": "x.png", "patient_id": ["p", "q", "r"], "Hernia": 1}))
+        >>> joint_patients(table, np.array([0, 1, 0])).tolist()
+        ['p', 'q', 'p']
+    """
     patients = manifest.patients.astype(str)
     if duplicate_groups is None:
         return patients
@@ -292,8 +261,49 @@ def _group_names(manifest: Manifest, duplicate_groups: np.ndarray | None) -> np.
     return np.asarray(patients[first][joint])
 
 
-def _follow(manifest: Manifest, names: np.ndarray) -> np.ndarray:
+def site_strata(manifest: Manifest, names: np.ndarray, *, rows: np.ndarray) -> np.ndarray | None:
+    """Count each row's part of a patient in its stratum: the patient's rarest class, and the row's site.
+
+    A patient with two classes is counted under the one that fewer patients have; one without any class under "none".
+
+    Args:
+        manifest: The table.
+        names: What stays together, text [images].
+        rows: Row numbers that are dealt out, integers [n].
+
+    Returns:
+        float64 [n, strata], where the rows of a patient add up to 1; None where the table names fewer than two sites.
+
+    Example:
+        >>> import pandas as pd
+        >>> from medtail.tables.manifest import manifest_from_frame
+        >>> table = manifest_from_frame(pd.DataFrame({"image_id": list("abc"), "path": "x.png", "site": list("XXY"),
+        ...     "patient_id": ["p", "p", "q"], "Hernia": [1, 0, 0]}))
+        >>> site_strata(table, table.patients, rows=np.arange(3)).tolist()
+        [[0.5, 0.0], [0.5, 0.0], [0.0, 1.0]]
+    """
+    if "site" not in manifest.frame.columns:
+        return None
+    site = np.unique(manifest.frame["site"].to_numpy(dtype=str)[rows], return_inverse=True)[1]
+    if site.max(initial=0) == 0:
+        return None
+    member, size = np.unique(names[rows].astype(str), return_inverse=True, return_counts=True)[1:]
+    has = np.zeros((len(size), manifest.labels.num_classes + 1), dtype=bool)
+    np.logical_or.at(has, member, np.pad(manifest.targets[rows] == 1, ((0, 0), (0, 1))))
+    has[:, -1] = ~has.any(axis=1)
+    rarest = np.where(has, has.sum(axis=0), len(size) + 1).argmin(axis=1)
+    stratum = np.unique(np.stack([rarest[member], site]), axis=1, return_inverse=True)[1].ravel()
+    strata = np.zeros((len(rows), stratum.max(initial=0) + 1))
+    strata[np.arange(len(rows)), stratum] = 1 / size[member]
+    return strata
+
+
+def following_folds(manifest: Manifest, names: np.ndarray) -> np.ndarray:
     """Return the folds with every group's free rows following its assigned ones, and synthetic rows in train.
+
+    Args:
+        manifest: The rows.
+        names: What stays together, text [images].
 
     Raises:
         MedtailError: A patient, or a group of duplicates, is in two folds already; a synthetic row is outside train.
@@ -322,7 +332,17 @@ def _follow(manifest: Manifest, names: np.ndarray) -> np.ndarray:
     return folds
 
 
-def _check_enough_patients(manifest: Manifest, names: np.ndarray, needed: int) -> None:
+def check_enough_patients(manifest: Manifest, names: np.ndarray, needed: int) -> None:
+    """Check that there are as many patients to deal out as folds to fill.
+
+    Args:
+        manifest: The table, for its name.
+        names: What stays together, text, for the rows that are dealt out.
+        needed: Folds to fill.
+
+    Raises:
+        MedtailError: There are fewer.
+    """
     found = len(set(names))
     if found < needed:
         rows = f"{len(names)} rows without a fixed fold"
@@ -333,27 +353,13 @@ def _check_enough_patients(manifest: Manifest, names: np.ndarray, needed: int) -
         )
 
 
-def _check_every_fold(
-    manifest: Manifest, targets: np.ndarray, names: np.ndarray, chosen: np.ndarray, *, folds: int, min_positives: int
-) -> None:
-    problems = Problems(manifest.name)
-    for c, class_name in enumerate(manifest.labels.class_names):
-        positive = targets[:, c] == 1
-        have = np.bincount(chosen[positive], minlength=folds)
-        if not positive.any() or have.min() >= min_positives:
-            continue
-        patients = len(set(names[positive]))
-        works = min(patients, int(positive.sum()) // min_positives, folds - 1)
-        advice = f"Ask for {works} folds" if works > 1 else "Leave the class out"
-        problems.add(
-            f"class {class_name!r}: {_count(patients, 'patient')} with it ({_count(int(positive.sum()), 'image')});"
-            f" {folds} folds with at least {min_positives} positive each were not found. {advice}, or give"
-            " min_positives=0 to accept folds without it."
-        )
-    problems.raise_if_any()
+def counted_noun(number: int, noun: str) -> str:
+    """Return a number and its noun.
 
-
-def _count(number: int, noun: str) -> str:
+    Example:
+        >>> counted_noun(1, "patient"), counted_noun(0, "image")
+        ('1 patient', '0 images')
+    """
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -375,7 +381,7 @@ def _messages(manifest: Manifest, names: np.ndarray, *, folds: Sequence[str], mi
             continue
         patients, images = len(set(names[positive])), int(positive.sum())
         if patients < len(folds):
-            why = f"{_count(patients, 'patient')} with it; {len(folds)} folds cannot each have one"
+            why = f"{counted_noun(patients, 'patient')} with it; {len(folds)} folds cannot each have one"
         elif images < min_positives * len(folds):
             why = f"{images} images with it; {len(folds)} folds cannot each have {min_positives}"
         else:

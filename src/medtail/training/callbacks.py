@@ -24,7 +24,7 @@ from medtail.judging.metrics import average_precision
 from medtail.pixels.dataset import Batch, PixelBatches
 from medtail.pixels.store import PixelStore
 from medtail.runs import write_text
-from medtail.sampling.contract import Sampler, shard
+from medtail.sampling.contract import Feedback, Sampler, shard
 from medtail.tables.manifest import Manifest
 from medtail.training.config import TrainConfig
 from medtail.training.module import TrainingModule
@@ -61,14 +61,27 @@ class Feed:
         """Rows of the tune fold, ascending."""
         return np.flatnonzero(self.manifest.folds == "tune")
 
+    @property
+    def real_train_rows(self) -> np.ndarray:
+        """Rows of real images of the train fold, ascending; those of all its images where none is real."""
+        is_train = self.manifest.folds == "train"
+        is_real = is_train & self.manifest.is_real
+        return np.flatnonzero(is_real if is_real.any() else is_train)
+
     def train_batches(self, *, rank: int) -> PixelBatches:
         """Return the batches of one process, all of one size, so that no norm ever sees a leftover image."""
         size = -(-self.draws // (self.steps * self.world_size))
 
-        def rows(epoch: int) -> np.ndarray:
-            return shard(self.sampler.draw(epoch), rank=rank, world_size=self.world_size, batch_size=size)
+        def share(drawn: np.ndarray) -> np.ndarray:
+            return shard(drawn, rank=rank, world_size=self.world_size, batch_size=size)
 
-        return PixelBatches(self.store, self.manifest.targets, batch_size=size, rows=rows)
+        return PixelBatches(
+            self.store,
+            self.manifest.targets,
+            batch_size=size,
+            rows=lambda epoch: share(self.sampler.draw(epoch)),
+            streams=lambda epoch: share(self.sampler.streams(epoch)),
+        )
 
     def tune_batches(self, *, rank: int, batch_size: int = 64) -> PixelBatches:
         """Return one process's share of the tune fold."""
@@ -153,8 +166,12 @@ class RunKeeper(pl.Callback):
             "tune_map": quality,
             "tune_classes": classes,
             "learning_rate": settings.learning_rate * factor,
+            **pl_module.mean_parts(),
+            **self.feed.sampler.facts(epoch),
             "seconds": round(seconds, 3),
         }
+        if self.feed.sampler.observes:
+            self.feed.sampler.observe(self._feedback(pl_module))
         self.progress = self.progress.after_epoch(
             row, tune_map=quality, seconds=seconds, sampler=self.feed.sampler.state_dict(), keep=settings.keep
         )
@@ -183,9 +200,24 @@ class RunKeeper(pl.Callback):
         tensors = with_prefix(module.diagnoser.state_dict(), "model")
         if module.averaged is not None:
             tensors |= with_prefix(module.averaged.state_dict(), "average")
+        tensors |= with_prefix(module.objective.state_dict(), "objective")
         tensors |= with_prefix(optimizer_tensors(module.optimizer), "optimizer")
         write_state(self.run / LAST, tensors=tensors, progress=self.progress)
         write_text(self.run / "log.csv", log_text(self.progress.log))
+
+    def _feedback(self, module: TrainingModule) -> Feedback:
+        """Put together what all processes saw of the epoch's rows, in the order of the draw."""
+        gathered = module.all_gather(torch.cat(module.row_facts))
+        assert isinstance(gathered, Tensor)
+        if gathered.ndim == 3:  # [processes, draws, facts]; process r showed draws r, r + processes, …
+            gathered = gathered.transpose(0, 1).flatten(0, 1)
+        facts = gathered[: self.feed.draws].double().cpu().numpy()
+        return Feedback(
+            rows=facts[:, 0].astype(np.int64),
+            losses=facts[:, 1],
+            streams=facts[:, 2].astype(np.int64),
+            epoch=module.epoch,
+        )
 
     def _tune_scores(self, module: TrainingModule) -> np.ndarray:
         """Put the processes' shares of the tune fold together, in the fold's order."""

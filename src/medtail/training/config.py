@@ -18,14 +18,18 @@ from pydantic import Field
 from medtail.config import CLOSED, apply_overrides, build_config, config_to_dict, read_yaml
 from medtail.errors import MedtailError, Problems, UsageError, did_you_mean
 from medtail.losses.build import BceConfig, LossConfig
-from medtail.models.backbones import BackboneConfig, EfficientNetConfig, EfficientNetLite0Config
-from medtail.models.heads import HeadConfig, LinearHeadConfig
+from medtail.losses.objectives import ObjectiveConfig, PlainObjectiveConfig, SyntusObjectiveConfig
+from medtail.models.backbones import BackboneConfig, DualConfig, EfficientNetConfig, map_weights
+from medtail.models.dual import check_size
+from medtail.models.heads import HeadConfig, LinearHeadConfig, SyntusHeadConfig
 from medtail.pixels.augment import AugmentConfig
+from medtail.pixels.frequency import BandConfig
 from medtail.pixels.settings import PixelConfig
-from medtail.sampling.build import SamplerConfig, UniformSamplerConfig
+from medtail.sampling.build import SamplerConfig, TwoStreamSamplerConfig, UniformSamplerConfig
 from medtail.tables.labels import LabelSpace
 from medtail.tables.manifest import Manifest
 from medtail.training.recipes import RECIPES
+from medtail.training.tail_mix import TailMixConfig
 
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Natural = Annotated[int, Field(ge=1)]
@@ -113,8 +117,11 @@ class TrainConfig:
         groups: Exclusive groups beyond those that `group=value` names declare, name → classes.
         pixels: How images are prepared.
         augment: How they are varied.
+        band: Which spatial frequencies the network sees; other than `none`, `pixels.fill` must be `mirror`.
         sampler: Which images an epoch shows.
-        loss: What is minimised.
+        tail_mix: Whether and how rows of rare labels are varied further; None leaves them.
+        loss: What is minimised, a value a cell.
+        objective: `plain` minimises the loss; others use more of what a step knows, and may leave `loss` unused.
         backbone: Images to features.
         head: Features to logits.
         optimizer: How weights are moved.
@@ -137,8 +144,11 @@ class TrainConfig:
     groups: Mapping[str, tuple[str, ...]] | None = None
     pixels: PixelConfig = field(default_factory=PixelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    band: BandConfig = field(default_factory=BandConfig)
     sampler: SamplerConfig = field(default_factory=UniformSamplerConfig)
+    tail_mix: TailMixConfig | None = None
     loss: LossConfig = field(default_factory=BceConfig)
+    objective: ObjectiveConfig = field(default_factory=PlainObjectiveConfig)
     backbone: BackboneConfig = field(default_factory=EfficientNetConfig)
     head: HeadConfig = field(default_factory=LinearHeadConfig)
     optimizer: OptimConfig = field(default_factory=OptimConfig)
@@ -152,6 +162,33 @@ class TrainConfig:
     num_nodes: Natural = 1
     strategy: str = "auto"
     cache: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.backbone, DualConfig):
+            check_size(self.backbone, size_px=self.pixels.size_px)
+        has_streams = isinstance(self.sampler, TwoStreamSamplerConfig)
+        if isinstance(self.objective, SyntusObjectiveConfig):
+            self.objective.check(
+                two_layers=isinstance(self.head, SyntusHeadConfig) and self.head.two_layers, two_streams=has_streams
+            )
+        elif isinstance(self.head, SyntusHeadConfig) and self.head.batch_mixer is not None:
+            raise MedtailError(
+                f"head.batch_mixer: its route is read by the objective 'syntus' alone, and objective is"
+                f" {self.objective.kind!r}; expected `batch_mixer: null`, or that objective."
+            )
+        if self.tail_mix is not None and self.tail_mix.stream > has_streams:
+            raise MedtailError(
+                f"tail_mix.stream: found {self.tail_mix.stream}, but sampler {self.sampler.kind!r} has streams 0"
+                f" to {int(has_streams)}; use the sampler 'two_streams', or another stream."
+            )
+        if self.band.kind == "none":
+            return
+        if self.pixels.fill != "mirror":
+            raise MedtailError(
+                f"band.kind: {self.band.kind!r} with pixels.fill {self.pixels.fill!r}, whose edges at the bars would"
+                " fill the band; expected pixels.fill 'mirror'."
+            )
+        self.band.mask(size_px=self.pixels.size_px)
 
 
 def load_train_config(path: Path | str, *, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -229,11 +266,10 @@ def _resolve(config: TrainConfig, folder: Path) -> TrainConfig:
     def absolute(path: str) -> str:
         return os.path.abspath(folder / Path(path).expanduser())
 
-    backbone = config.backbone
-    if not isinstance(backbone, EfficientNetLite0Config):
-        weights = backbone.weights
-        if weights is not None and (weights.startswith((".", "~")) or (folder / weights).is_dir()):
-            backbone = replace(backbone, weights=absolute(weights))
+    def locate(weights: str) -> str:
+        return absolute(weights) if weights.startswith((".", "~")) or (folder / weights).is_dir() else weights
+
+    backbone = map_weights(config.backbone, locate)
     cache = None if config.cache is None else absolute(config.cache)
     return replace(config, manifest=absolute(config.manifest), cache=cache, backbone=backbone)
 

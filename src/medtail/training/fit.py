@@ -32,23 +32,21 @@ import torch
 from medtail.config import config_to_dict, dump_yaml, read_yaml
 from medtail.errors import MedtailError, Problems, UsageError
 from medtail.judging.thresholds import choose_thresholds
-from medtail.losses.build import build_loss
-from medtail.losses.contract import Loss, LossContext
-from medtail.losses.margin import LogitAdjustedConfig
-from medtail.losses.weights import prior_shifts
+from medtail.losses.objective import Objective
+from medtail.losses.objectives import build_objective
 from medtail.models.checkpoint import ModelCard, ModelParts, fill, save_model
-from medtail.models.diagnoser import Diagnoser, build_diagnoser
 from medtail.models.ensembles import load_members
 from medtail.pixels.store import open_store
 from medtail.runs import digest_json, new_folder, read_json, versions, write_json, write_text
-from medtail.sampling.build import build_sampler
-from medtail.seeding import stream_seed
+from medtail.sampling.build import build_sampler, plan_epoch
 from medtail.tables.manifest import Manifest, read_manifest
 from medtail.tables.tail import ClassCounts, count_classes
 from medtail.training.callbacks import BEST, LAST, Feed, RunKeeper, log_text
 from medtail.training.config import TrainConfig, portable, select_classes
+from medtail.training.context import joint_counts, train_context
 from medtail.training.loggers import build_loggers, close_loggers
 from medtail.training.module import TrainingModule
+from medtail.training.plan import ModelPlan, measure_band
 from medtail.training.predict import as_predictions, choose_device, score_rows
 from medtail.training.progress import counter, epoch_report
 from medtail.training.state import Progress, optimizer_state, read_state, under_prefix
@@ -122,26 +120,39 @@ def train_network(config: TrainConfig, out: Path, *, resume: bool = False, quiet
             store = open_store(manifest, config.pixels, cache=cache, progress=tick)
         optimizer = config.optimizer
         num_train = int((manifest.folds == "train").sum())
-        draws = num_train if optimizer.epoch_rows is None else optimizer.epoch_rows
+        world_size = config.devices * config.num_nodes
+        draws, steps = plan_epoch(
+            config.sampler,
+            train_rows=num_train,
+            epoch_rows=optimizer.epoch_rows,
+            batch_size=optimizer.batch_size,
+            world_size=world_size,
+        )
         feed = Feed(
             manifest=manifest,
             store=store,
             sampler=build_sampler(
-                config.sampler, manifest, seed=config.seed, epoch_rows=optimizer.epoch_rows, epochs=optimizer.epochs
+                config.sampler, manifest, seed=config.seed, epoch_rows=draws, epochs=optimizer.epochs, steps=steps
             ),
-            steps=-(-draws // optimizer.batch_size),
+            steps=steps,
             draws=draws,
-            world_size=config.devices * config.num_nodes,
+            world_size=world_size,
         )
-        # synthetic rows are drawn and learnt from, but the table's frequencies are those of real images
-        context = LossContext.from_counts(
-            counts, labels=manifest.labels, num_images=int(((manifest.folds == "train") & manifest.is_real).sum())
+        context = train_context(
+            manifest,
+            counts,
+            sampler=feed.sampler,
+            draws=draws,
+            epochs=optimizer.epochs,
+            domain_column=getattr(config.objective, "domain_column", None),
         )
-        loss = build_loss(config.loss, context)
-        progress = _fit(config, out, feed, loss, resume=resume, quiet=quiet or not is_main)
+        objective = build_objective(config.objective, loss=config.loss, context=context)
+        together = joint_counts(feed.manifest)
+        plan = ModelPlan(config, feed.manifest.labels, link=objective.link, context=context, together=together)
+        progress = _fit(config, out, feed, objective, plan, resume=resume, quiet=quiet or not is_main)
         if not is_main:
             return _outcome(out, progress)
-        return _finish(config, out, feed, loss, counts, progress, table=table)
+        return _finish(config, out, feed, plan, counts, progress, table=table)
 
 
 def _rank() -> int:
@@ -210,20 +221,25 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _fit(config: TrainConfig, out: Path, feed: Feed, loss: Loss, *, resume: bool, quiet: bool) -> Progress:
+def _fit(
+    config: TrainConfig, out: Path, feed: Feed, objective: Objective, plan: ModelPlan, *, resume: bool, quiet: bool
+) -> Progress:
     """Train up to the last epoch and return how it went; the weights are on disk."""
     tensors, progress = read_state(out / LAST) if resume and (out / LAST).exists() else ({}, Progress())
     if progress.sampler:
         feed.sampler.load_state_dict(progress.sampler)
     if progress.is_stopped or progress.epochs_done >= config.optimizer.epochs:
         return progress
-    diagnoser = _new_diagnoser(config, feed, loss, load_weights=not tensors, architecture=progress.architecture)
+    diagnoser = plan.build(load_weights=not tensors, architecture=progress.architecture)
+    if diagnoser.band is not None and not tensors:
+        measure_band(diagnoser.band, feed.store, rows=feed.real_train_rows, seed=config.seed)
     progress = replace(progress, architecture=diagnoser.backbone.architecture)
     module = TrainingModule(
         diagnoser,
-        loss,
+        objective,
         config=config,
         manifest=feed.manifest,
+        sampler=feed.sampler,
         first_epoch=progress.epochs_done,
         steps_per_epoch=feed.steps,
     )
@@ -231,6 +247,7 @@ def _fit(config: TrainConfig, out: Path, feed: Feed, loss: Loss, *, resume: bool
         fill(module.diagnoser, under_prefix(tensors, "model"), where=str(out / LAST))
         if module.averaged is not None:
             fill(module.averaged, under_prefix(tensors, "average"), where=str(out / LAST))
+        fill(module.objective, under_prefix(tensors, "objective"), where=str(out / LAST))
         module.moments = optimizer_state(under_prefix(tensors, "optimizer"))
     if diagnoser.backbone.is_convolutional:
         module.to(memory_format=torch.channels_last)
@@ -287,27 +304,6 @@ class _Batches(pl.LightningDataModule):
         return self.feed.tune_batches(rank=self.trainer.global_rank)
 
 
-def _new_diagnoser(
-    config: TrainConfig, feed: Feed, loss: Loss, *, load_weights: bool, architecture: Mapping[str, Any] | None
-) -> Diagnoser:
-    prior = prior_shifts(loss.context, link=loss.link)
-    if isinstance(config.loss, LogitAdjustedConfig):
-        prior = (1.0 - config.loss.tau) * prior  # the loss adds tau of it to the logits itself
-    with torch.random.fork_rng():
-        torch.manual_seed(stream_seed(config.seed, "initial weights"))
-        return build_diagnoser(
-            backbone=config.backbone,
-            head=config.head,
-            labels=feed.manifest.labels,
-            link=loss.link,
-            channels=config.pixels.channels,
-            size_px=config.pixels.size_px,
-            prior=[float(value) for value in prior],
-            architecture=architecture,
-            load_weights=load_weights,
-        )
-
-
 @contextlib.contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Keep Lightning's greetings off stderr, and its warnings that do not apply here."""
@@ -329,7 +325,7 @@ def _finish(
     config: TrainConfig,
     out: Path,
     feed: Feed,
-    loss: Loss,
+    plan: ModelPlan,
     counts: ClassCounts,
     progress: Progress,
     *,
@@ -337,7 +333,7 @@ def _finish(
 ) -> TrainOutcome:
     """Make the model folder from the best epoch, its predictions on tune, and at last `run.json`."""
     tensors, _ = read_state(out / BEST)
-    diagnoser = _new_diagnoser(config, feed, loss, load_weights=False, architecture=progress.architecture)
+    diagnoser = plan.build(load_weights=False, architecture=progress.architecture)
     fill(diagnoser, tensors, where=str(out / BEST))
     manifest = feed.manifest
     tune = manifest.take(feed.tune_rows)
@@ -345,7 +341,9 @@ def _finish(
     outcome = _outcome(out, progress)
     card = ModelCard(
         labels=manifest.labels,
-        parts=ModelParts(pixels=config.pixels, backbone=config.backbone, head=config.head, link=loss.link),
+        parts=ModelParts(
+            pixels=config.pixels, backbone=config.backbone, head=config.head, link=plan.link, band=config.band
+        ),
         train_counts=counts,
         digests={"weights": "", "manifest": table.digest, "config": config_digest},
         seed=config.seed,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import pandas as pd
 
@@ -18,7 +18,10 @@ from medtail.errors import MedtailError
 from medtail.judging.calibration_record import CALIBRATION, read_calibration
 from medtail.judging.evaluation import EvaluationConfig, evaluate
 from medtail.losses.build import LossConfig
+from medtail.models.backbones import branch_configs
+from medtail.models.csasn import CsasnConfig
 from medtail.models.ensembles import read_ensemble_card
+from medtail.models.heads import HeadConfig
 from medtail.pixels.decode import read_image
 from medtail.reporting.report import write_report
 from medtail.runs import read_json
@@ -47,7 +50,12 @@ class Judgement:
 
 
 def judge_run(
-    run: Path, *, fold: str = "test", config: EvaluationConfig | None = None, quiet: bool = False
+    run: Path,
+    *,
+    fold: str = "test",
+    config: EvaluationConfig | None = None,
+    allow_batch_dependent: bool = False,
+    quiet: bool = False,
 ) -> Judgement:
     """Predict and evaluate one fold of a run's own manifest, or read what was made before.
 
@@ -55,6 +63,7 @@ def judge_run(
         run: A finished run folder.
         fold: The fold to judge.
         config: Bootstrap and tail rule; the defaults if None. Ignored where results exist already.
+        allow_batch_dependent: See `predict.predict`.
         quiet: Show no progress.
 
     Returns:
@@ -76,7 +85,7 @@ def judge_run(
     if scored.exists():
         predictions = _as_calibrated_now(run, read_predictions(scored), fold=fold)
     else:
-        predictions = predict(run, manifest, fold=fold, quiet=quiet)
+        predictions = predict(run, manifest, fold=fold, allow_batch_dependent=allow_batch_dependent, quiet=quiet)
         predictions.write(scored)
     if judged.exists():
         results = read_results(judged)
@@ -104,7 +113,13 @@ def _as_calibrated_now(run: Path, predictions: Predictions, *, fold: str) -> Pre
 
 
 def report_run(
-    run: Path, out: Path, *, title: str | None = None, retargeted: Results | None = None, quiet: bool = False
+    run: Path,
+    out: Path,
+    *,
+    title: str | None = None,
+    retargeted: Results | None = None,
+    allow_batch_dependent: bool = False,
+    quiet: bool = False,
 ) -> Path:
     """Write the report of a run's test fold, with sets from its tune fold.
 
@@ -113,6 +128,7 @@ def report_run(
         out: The HTML file.
         title: Its title; the run's name if None.
         retargeted: Re-targeted results of the test fold (`medtail retarget`), for a section of their own.
+        allow_batch_dependent: See `predict.predict`.
         quiet: Show no progress.
 
     Returns:
@@ -121,7 +137,7 @@ def report_run(
     Raises:
         MedtailError: As `judge_run`, or `retargeted` is of other scores.
     """
-    judgement = judge_run(run, quiet=quiet)
+    judgement = judge_run(run, allow_batch_dependent=allow_batch_dependent, quiet=quiet)
     settings = load_train_config(run / "config.yaml")
     log = pd.read_csv(run / "log.csv") if (run / "log.csv").exists() else None
     if log is not None and "member" in log.columns:  # members took the same steps: the figure shows their mean
@@ -189,13 +205,21 @@ _BACKBONE_PAPERS = {
 }
 
 
+def _head_papers(head: HeadConfig) -> Sequence[str]:
+    if not isinstance(head, CsasnConfig):
+        return ()
+    used = ("li2025", "hu2018" if head.se else "", "woo2018" if head.cbam != "none" else "", "misra2019")
+    return [key for key in used if key]
+
+
 def methods_of(config: TrainConfig) -> Sequence[str]:
     """Return the bibliography keys of exactly the methods a config uses."""
     loss: LossConfig = config.loss
     sampler: SamplerConfig = config.sampler
-    backbone: Any = config.backbone
+    branches = dict.fromkeys(_BACKBONE_PAPERS.get(branch.kind) for branch in branch_configs(config.backbone))
     found = (
-        _BACKBONE_PAPERS.get(backbone.kind),
+        *branches,
+        *_head_papers(config.head),
         _LOSS_PAPERS.get(loss.kind),
         _SAMPLER_PAPERS.get(sampler.kind),
         "zhang2018" if config.optimizer.mixup > 0 else None,

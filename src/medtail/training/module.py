@@ -7,6 +7,7 @@ on draws what it would have drawn. Learning rates are pure functions of the step
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any, final
 
 import lightning.pytorch as pl
@@ -14,14 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from medtail.errors import MedtailError, listing
-from medtail.losses.contract import Loss, masked_mean
+from medtail.losses.build import BceConfig, build_loss
+from medtail.losses.contract import DrawnCounts, LossContext, masked_row_means
+from medtail.losses.objective import Objective, Step
+from medtail.models.backbones import branch_configs
 from medtail.models.diagnoser import Diagnoser
-from medtail.pixels.augment import apply_augmentation, draw_augmentation
-from medtail.pixels.dataset import Batch, to_float
+from medtail.pixels.augment import apply_augmentation, draw_augmentation, warp_masks
+from medtail.pixels.dataset import Batch, content_masks, to_float
+from medtail.sampling.contract import Sampler, train_fold
 from medtail.seeding import stream, stream_seed
+from medtail.tables.domains import domain_numbers
 from medtail.tables.manifest import Manifest
 from medtail.training.config import TrainConfig
+from medtail.training.context import stream_counts
 from medtail.training.schedule import parameter_groups, rate_factor
+from medtail.training.tail_mix import TailMixPlan, mix_features, plan_tail_mix, strong_augmentation, tail_labels
 
 
 @final
@@ -30,36 +38,53 @@ class TrainingModule(pl.LightningModule):
 
     Args:
         diagnoser: The model.
-        loss: What is minimised.
+        objective: What is minimised.
         config: The training's config.
-        manifest: The rows batches refer to, to name them in messages.
+        manifest: The rows batches refer to.
+        sampler: Who draws them; asked how hard rows have been.
         first_epoch: Epochs already done by the run that this one continues.
         steps_per_epoch: Steps of an epoch.
+
+    Attributes:
+        row_facts: For each batch of the epoch float64 [B, 3]: row, plain loss, stream; only for samplers that observe.
     """
 
     def __init__(
         self,
         diagnoser: Diagnoser,
-        loss: Loss,
+        objective: Objective,
         *,
         config: TrainConfig,
         manifest: Manifest,
+        sampler: Sampler,
         first_epoch: int,
         steps_per_epoch: int,
     ) -> None:
         super().__init__()
         self.diagnoser = diagnoser
-        self.loss = loss
+        self.objective = objective
         self.averaged: Diagnoser | None = None
         if config.optimizer.ema_decay is not None:
             self.averaged = copy.deepcopy(diagnoser).eval().requires_grad_(False)
         self.config = config
         self.rows_of = manifest
+        self.sampler = sampler
         self.first_epoch = first_epoch
         self.steps_per_epoch = steps_per_epoch
         self.steps_done = first_epoch * steps_per_epoch
         self.epoch_losses: list[Tensor] = []
+        self.epoch_parts: list[Tensor] = []
+        self.row_facts: list[Tensor] = []
+        self.domains = torch.from_numpy(domain_numbers(manifest, column=objective.domain_column))
+        self.hardness = torch.full((len(manifest),), torch.nan)
+        no_counts = LossContext((0,) * diagnoser.labels.num_classes, (0,) * diagnoser.labels.num_classes, (), 0)
+        self.plain_loss = build_loss(BceConfig(), no_counts)
         self.tune_shares: list[Tensor] = []
+        self.drawn: tuple[DrawnCounts, ...] = ()
+        self.is_rare: Tensor | None = None
+        if config.tail_mix is not None:
+            prevalence = train_fold(manifest).prevalence
+            self.is_rare = tail_labels(prevalence, below=config.tail_mix.tail_below, labels=manifest.labels)
         self.moments: dict[int, dict[str, Tensor]] | None = None
 
     @property
@@ -75,6 +100,10 @@ class TrainingModule(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Make AdamW with layer-wise rates, in the state of the run that is continued."""
         groups = parameter_groups(self.diagnoser.layer_groups(), self.config.optimizer)
+        learning = list(self.objective.parameters())
+        if learning:
+            rate = self.config.optimizer.learning_rate
+            groups.append({"params": learning, "lr": rate, "peak_rate": rate, "weight_decay": 0.0})
         optimizer = torch.optim.AdamW(groups, fused=True)
         if self.moments is not None:
             optimizer.load_state_dict({"state": self.moments, "param_groups": optimizer.state_dict()["param_groups"]})
@@ -83,10 +112,14 @@ class TrainingModule(pl.LightningModule):
         return optimizer
 
     def on_train_epoch_start(self) -> None:
-        """Let only the head learn in the first epochs, if asked."""
+        """Let only the head learn in the first epochs, if asked; ask the sampler what comes and what was hard."""
+        self.drawn = stream_counts(self.sampler, self.rows_of.targets[self.sampler.rows], epoch=self.epoch)
+        known = self.sampler.hardness()
+        if known is not None:
+            self.hardness[torch.from_numpy(self.sampler.rows)] = torch.from_numpy(known).float()
         is_frozen = self.epoch < self.config.optimizer.freeze_epochs
         self.diagnoser.backbone.requires_grad_(not is_frozen)
-        self.epoch_losses = []
+        self.epoch_losses, self.epoch_parts, self.row_facts = [], [], []
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set what depends on the step: modes, learning rates, and the generators of dropout."""
@@ -103,7 +136,7 @@ class TrainingModule(pl.LightningModule):
         )
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_rate"] * factor
-        if getattr(self.config.backbone, "weights", None) is None:
+        if all(branch.weights is None for branch in branch_configs(self.config.backbone)):
             set_norm_momentum(self.diagnoser, step=self.steps_done)
         # dropout and drop-connect use torch's global generators; nothing else in a step does
         torch.manual_seed(self._seed("step", batch_idx))
@@ -119,29 +152,102 @@ class TrainingModule(pl.LightningModule):
         return stream_seed(self.config.seed, purpose, self.epoch, batch_idx, self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Augment, mix, and compute the loss.
+        """Augment, mix, and compute the objective.
 
         Raises:
             MedtailError: The loss is not finite; the rows of the batch are named.
         """
-        images, targets = self._prepare(to_float(batch["images"])), batch["targets"]
+        plain, targets = self._prepare(to_float(batch["images"])), batch["targets"]
         generator = torch.Generator().manual_seed(self._seed("augment", batch_idx))
-        drawn = draw_augmentation(len(images), self.config.augment, generator=generator, size_px=images.shape[-1])
-        images = self._prepare(apply_augmentation(images, drawn))
+        drawn = draw_augmentation(len(plain), self.config.augment, generator=generator, size_px=plain.shape[-1])
+        images = self._prepare(apply_augmentation(plain, drawn))
+        content = self._content(batch)
+        moved = None if content is None else warp_masks(content.to(images.dtype), drawn)
+        plan = self._plan_tail_mix(batch, batch_idx)
+        if plan is not None and bool(plan.strong.any()):
+            images, moved = self._vary(plain, content, into=(images, moved), rows=plan.strong, batch_idx=batch_idx)
+        inputs = self._prepare(self.diagnoser.inputs(images, moved))
         if self.config.optimizer.mixup > 0:
-            images, targets = self._mix(images, targets, batch_idx)
-        logits = self.diagnoser(images)
-        progress = self.steps_done / (self.config.optimizer.epochs * self.steps_per_epoch)
-        value = masked_mean(self.loss, logits.float(), targets, progress=progress)
-        if not bool(torch.isfinite(value)):
-            self._refuse(batch, float(value.detach()))
-        self.epoch_losses.append(value.detach())
-        return value
+            inputs, targets = self._mix(inputs, targets, batch_idx)
+        features = self.diagnoser.backbone(inputs)
+        if plan is not None:
+            features, targets = mix_features(features, targets, plan)
+        answer = self.diagnoser.head.answer(features)
+        rows = batch["rows"].cpu()
+        value = self.objective(
+            Step(
+                logits=answer.logits.float(),
+                targets=targets,
+                pooled=answer.pooled.float(),
+                domains=self.domains[rows].to(images.device),
+                streams=batch["streams"],
+                hardness=self.hardness[rows].to(images.device),
+                further={name: logits.float() for name, logits in answer.further.items()},
+                progress=self.steps_done / (self.config.optimizer.epochs * self.steps_per_epoch),
+                epoch=self.epoch,
+                drawn=self.drawn,
+            )
+        )
+        total: Tensor = value.total
+        if not bool(torch.isfinite(total)):
+            self._refuse(batch, float(total.detach()))
+        self.epoch_losses.append(total.detach())
+        if self.objective.part_names:
+            self.epoch_parts.append(torch.stack([value.parts[name].float() for name in self.objective.part_names]))
+        if self.sampler.observes:
+            losses = masked_row_means(self.plain_loss, answer.logits.detach(), batch["targets"])
+            self.row_facts.append(torch.stack([batch["rows"], losses, batch["streams"]], dim=1).double())
+        return total
+
+    def mean_parts(self) -> dict[str, float | None]:
+        """Return the mean of each of the objective's parts over the epoch's steps in which it had a value."""
+        if not self.epoch_parts:
+            return {}
+        means = torch.stack(self.epoch_parts).nanmean(dim=0).tolist()
+        return {
+            f"train_{name}": None if math.isnan(mean) else mean
+            for name, mean in zip(self.objective.part_names, means, strict=True)
+        }
 
     def _prepare(self, images: Tensor) -> Tensor:
         if self.diagnoser.backbone.is_convolutional:
             return images.contiguous(memory_format=torch.channels_last)
         return images
+
+    def _content(self, batch: Batch) -> Tensor | None:
+        """Return where there is image and not bar, bool [B, 1, S, S]; None where nobody asks."""
+        if self.diagnoser.band is None:
+            return None
+        return content_masks(batch["content"], size_px=batch["images"].shape[-1])
+
+    def _plan_tail_mix(self, batch: Batch, batch_idx: int) -> TailMixPlan | None:
+        config = self.config.tail_mix
+        if config is None or self.is_rare is None:
+            return None
+        random = stream(self.config.seed, "tail mix", self.epoch, batch_idx, self.global_rank)
+        return plan_tail_mix(
+            batch["targets"], batch["streams"], batch["rows"], is_rare=self.is_rare, config=config, random=random
+        )
+
+    def _vary(
+        self,
+        images: Tensor,
+        content: Tensor | None,
+        *,
+        into: tuple[Tensor, Tensor | None],
+        rows: Tensor,
+        batch_idx: int,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Put strongly augmented versions of some plain images, and of their content, in the place of theirs."""
+        generator = torch.Generator().manual_seed(self._seed("strong augmentation", batch_idx))
+        strong = strong_augmentation(self.config.augment)
+        # drawn for the whole batch, so that what a row gets does not depend on which others were chosen
+        drawn = draw_augmentation(len(images), strong, generator=generator, size_px=images.shape[-1]).select(rows)
+        where = rows.nonzero().flatten().to(images.device)
+        varied = self._prepare(into[0].index_copy(0, where, apply_augmentation(images[where], drawn)))
+        if content is None or into[1] is None:
+            return varied, into[1]
+        return varied, into[1].index_copy(0, where, warp_masks(content[where].to(images.dtype), drawn))
 
     def _mix(self, images: Tensor, targets: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Mix each image with another; a label not assessed in either is not assessed in the mixture.
@@ -181,7 +287,7 @@ class TrainingModule(pl.LightningModule):
         """Score a batch of the tune fold with the judged model, in eval mode."""
         del batch_idx
         images = self._prepare(to_float(batch["images"]))
-        self.tune_shares.append(self.judged.eval().scores(images))
+        self.tune_shares.append(self.judged.eval().scores(images, self._content(batch)))
 
 
 def set_norm_momentum(model: nn.Module, *, step: int, lowest: float = 0.01) -> None:

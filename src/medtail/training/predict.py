@@ -16,7 +16,7 @@ from medtail.errors import MedtailError
 from medtail.models.checkpoint import ModelCard
 from medtail.models.diagnoser import Diagnoser
 from medtail.models.ensembles import load_members
-from medtail.pixels.dataset import PixelBatches, to_float
+from medtail.pixels.dataset import PixelBatches, content_masks, to_float
 from medtail.pixels.store import PixelStore, open_store
 from medtail.tables.manifest import FOLDS, Manifest
 from medtail.tables.predictions import Predictions
@@ -36,6 +36,7 @@ def predict(
     test_time_flip: bool | None = None,
     cache: Path | None = None,
     calibrated: bool = True,
+    allow_batch_dependent: bool = False,
     quiet: bool = False,
 ) -> Predictions:
     """Score images with a trained model.
@@ -50,17 +51,27 @@ def predict(
         cache: Folder of prepared pixels; None as the run's config says.
         calibrated: Apply the model's calibration, where it has one, and use the thresholds chosen after it. It was
             fitted to scores made as the run's config says; another `test_time_flip` makes slightly other ones.
+        allow_batch_dependent: Score even with a model in which an image's scores depend on the other images of its
+            batch. They then change with `batch_size` and with the order of the rows.
         quiet: Show no progress.
 
     Returns:
         Scores and targets in the manifest's order, with the model's thresholds, train counts and digests.
 
     Raises:
-        MedtailError: No such fold, classes or images are missing, or the model folder is damaged.
+        MedtailError: No such fold, classes or images are missing, the model folder is damaged, or its scores depend on
+            the batch.
     """
     run = Path(run)
     folder = run / "model" if (run / "model").is_dir() else run
     diagnosers, card = load_members(folder)
+    if not allow_batch_dependent and any(diagnoser.batch_dependent for diagnoser in diagnosers):
+        raise MedtailError(
+            f"{folder}: its model lets a batch's images attend to each other (head.rmsc.attend 'batch' with at_test"
+            " 'mates'), so an image's scores depend on its company; expected a score that is a function of the image."
+            " Train with at_test 'alone' or another reading, or ask by name: allow_batch_dependent=True,"
+            " --allow-batch-dependent."
+        )
     if fold is not None and fold not in FOLDS:
         raise MedtailError(f"fold: found {fold!r}; expected one of {', '.join(FOLDS)}.")
     chosen = card.check_manifest(manifest if fold is None else manifest.in_fold(fold))
@@ -151,9 +162,10 @@ def score_rows(
     with torch.inference_mode():
         for batch in PixelBatches(store, no_targets, batch_size=batch_size, rows=rows):
             images = to_float(batch["images"].to(device)).contiguous(memory_format=layout)
-            found = diagnoser.scores(images)
+            content = content_masks(batch["content"].to(device), size_px=images.shape[-1])
+            found = diagnoser.scores(images, content)
             if test_time_flip:
-                found = (found + diagnoser.scores(images.flip(-1))) / 2
+                found = (found + diagnoser.scores(images.flip(-1), content.flip(-1))) / 2
             scores[done : done + len(found)] = found.double().cpu().numpy()
             done += len(found)
             if progress is not None:

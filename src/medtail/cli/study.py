@@ -1,0 +1,214 @@
+"""`medtail study cv | ablate | show`: trainings compared over seeds and folds, resumed and spread over processes."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from medtail.errors import UsageError
+
+if TYPE_CHECKING:
+    from medtail.studies.ablation import StudyOutcome
+    from medtail.studies.protocol import Study
+
+app = typer.Typer(
+    help="Compare trainings over seeds and folds.", no_args_is_help=True, rich_markup_mode="rich"
+)  # fmt: skip
+
+FoldChoice = Literal["tune", "test"]
+CV_EXAMPLE = """Examples:
+
+  medtail study cv configs/bus_bra_subtypes.yaml --folds 5 --seeds 3 --out studies/subtypes
+
+  medtail study cv config.yaml --external warsaw=breast_usg.csv --out studies/cv
+"""
+ABLATE_EXAMPLE = """Examples:
+
+  medtail study ablate configs/studies/bus_bra_losses.yaml --workers 2 --out studies/losses
+
+  medtail study ablate configs/studies/bus_bra_losses.yaml --seeds 0,1,2,3,4 --out studies/losses
+"""
+SHOW_EXAMPLE = "Example:\n\n  medtail study show studies/losses"
+
+OutOption = Annotated[Path, typer.Option("--out", help="Folder of the study: a new one, or the one it was begun in.")]
+WorkersOption = Annotated[int, typer.Option(help="Processes to spread the trainings over.", min=1)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+@app.command("cv", epilog=CV_EXAMPLE)
+def cv(
+    config: Annotated[Path, typer.Argument(help="A training's YAML config.", show_default=False)],
+    out: OutOption,
+    folds: Annotated[int, typer.Option(help="Number of folds.", min=2)] = 10,
+    seeds: Annotated[int, typer.Option(help="Number of training seeds, 0, 1, …", min=1)] = 3,
+    folds_seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
+    min_positives: Annotated[
+        int, typer.Option(help="Positive images every class must have in each fold; 0 accepts folds without.", min=0)
+    ] = 1,
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates/--no-duplicates", help="Keep near-duplicate images in one fold.")
+    ] = True,
+    fold: Annotated[FoldChoice, typer.Option(help="What is judged; test is opened once, at the end.")] = "tune",
+    external: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=PATH", help="Other images to score once at the end.")
+    ] = None,
+    bootstrap: Annotated[int | None, typer.Option(help="Resamples of the patients.", min=1)] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    workers: WorkersOption = 1,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Cross-validate a training: each image is scored by a model that did not learn from it or its patient.
+
+    Run it again to go on where it stopped. Exits with 1 when cells failed.
+    """
+    from medtail.studies.config import JudgeConfig
+    from medtail.studies.cv import cross_validation_study
+
+    study = cross_validation_study(
+        config,
+        num_folds=folds,
+        seeds=seeds,
+        folds_seed=folds_seed,
+        min_positives=min_positives,
+        duplicates=duplicates,
+        judge=JudgeConfig(fold=fold, bootstrap=bootstrap),
+        external=_external(external or []),
+        overrides=set_ or [],
+    )
+    _run(study, out, workers=workers, as_json=as_json, quiet=quiet)
+
+
+@app.command("ablate", epilog=ABLATE_EXAMPLE)
+def ablate(
+    study: Annotated[Path, typer.Argument(help="A study's YAML file.", show_default=False)],
+    out: OutOption,
+    seeds: Annotated[str | None, typer.Option(help="Training seeds by commas, instead of the file's.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    workers: WorkersOption = 1,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train every arm of a study with every seed, and say which differences to the reference are more than noise.
+
+    Run it again to go on where it stopped; further arms and seeds may be added to the file. Exits with 1 when cells
+    failed.
+    """
+    from medtail.studies.ablation import ablation_study
+
+    numbers = None if seeds is None else _numbers(seeds)
+    _run(ablation_study(study, overrides=set_ or [], seeds=numbers), out, workers=workers, as_json=as_json, quiet=quiet)
+
+
+@app.command("show", epilog=SHOW_EXAMPLE)
+def show(
+    folder: Annotated[Path, typer.Argument(help="A study's folder.", show_default=False)],
+    as_json: JsonOption = False,
+) -> None:
+    """Say how far a study is, and its tables on tune so far. Opens neither test nor external images."""
+    from medtail.studies.ablation import failure_text, show_study
+    from medtail.studies.cells import failure_of, state_of
+    from medtail.studies.claims import read_claim
+    from medtail.studies.tables import states_text
+
+    study, cells, text = show_study(folder)
+    states = {cell.name: state_of(cell) for cell in cells}
+    failed = {cell.name: failure_of(cell) for cell in cells if states[cell.name] == "failed"}
+    held = {
+        cell.name: claim.text()
+        for cell in cells
+        if states[cell.name] == "running" and (claim := read_claim(cell.claim)) is not None
+    }
+    if as_json:
+        typer.echo(json.dumps({"cells": states, "failed": failed, "running": held, "tables": text}, indent=1))
+        return
+    typer.echo(states_text(study, cells))
+    for name, who in held.items():
+        typer.echo(f"running: {name} ({who})")
+    if failed:
+        typer.echo(failure_text(failed))
+    typer.echo("\n" + text)
+
+
+def _run(study: Study, out: Path, *, workers: int, as_json: bool, quiet: bool) -> None:
+    import sys
+
+    from medtail.cli.progress import bar
+    from medtail.studies.ablation import raise_for_failures, run_study
+
+    with ExitStack() as stack:
+
+        def watch(text: str) -> Any:
+            return stack.enter_context(bar(text, quiet=quiet or not sys.stderr.isatty()))
+
+        outcome = run_study(study, out, workers=workers, quiet=quiet, watch=watch)
+    if as_json:
+        typer.echo(json.dumps(_as_json(outcome), indent=1))
+    else:
+        typer.echo(outcome.summary)
+    if outcome.judged:
+        typer.echo(
+            f"\nWritten: {out}/study.html, study.md, study.json, tables.csv, differences.csv, costs.csv.", err=True
+        )
+    _tell_others(outcome)
+    raise_for_failures(outcome)
+
+
+def _tell_others(outcome: StudyOutcome) -> None:
+    from medtail.studies.claims import read_claim
+
+    for cell in outcome.tally.elsewhere:
+        claim = read_claim(cell.claim)
+        who = "somebody else" if claim is None else claim.text()
+        typer.echo(
+            f"{cell.name}: held by {who}. Run this again when it is done; if that machine is gone, remove"
+            f" {cell.claim}.",
+            err=True,
+        )
+
+
+def _as_json(outcome: StudyOutcome) -> dict[str, Any]:
+    tally = outcome.tally
+    return {
+        "folder": str(outcome.root),
+        "finished": len(tally.finished),
+        "failed": outcome.failures,
+        "elsewhere": [cell.name for cell in tally.elsewhere],
+        "judged": {
+            one.name: {
+                "values": json.loads(one.values.to_json(orient="records")),
+                "differences": json.loads(one.differences.to_json(orient="records")),
+                "verdicts": {verdict.arm: verdict.word for verdict in outcome.verdicts[one.name]},
+            }
+            for one in outcome.judged
+        },
+    }
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--seeds {text!r}: expected whole numbers by commas, such as 0,1,2") from None
+    if len(set(found)) < len(found):
+        raise UsageError(f"--seeds {text!r}: expected each seed once.")
+    return found
+
+
+def _external(given: list[str]) -> dict[str, Any]:
+    import os
+
+    from medtail.studies.config import NAME, ExternalConfig
+
+    found = {}
+    for text in given:
+        name, separator, path = text.partition("=")
+        if not separator or not path or not NAME.fullmatch(name):
+            raise UsageError(f"--external {text!r}: expected NAME=PATH, such as warsaw=breast_usg.csv")
+        found[name] = ExternalConfig(manifest=os.path.abspath(path))
+    return found

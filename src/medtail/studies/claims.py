@@ -1,0 +1,180 @@
+"""Claims: who is at work on a cell, so that several commands, on several machines, share one folder.
+
+A claim is a file made whole in one step (a hard link, which fails where the name is taken), naming host, process and
+when the process began. A dead process of this host loses its claim to whoever comes next; of another host nothing can
+be known, so its claim stays until somebody removes the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from filelock import FileLock
+
+from medtail.errors import MedtailError
+
+HALF_MADE_S = 60.0
+"""A claim that cannot be read is only left alone for this long: it may be arriving over the network."""
+
+
+@final
+@dataclass(frozen=True)
+class Claim:
+    """Who is at work.
+
+    Attributes:
+        host: Name of the machine.
+        pid: The process.
+        born: When the process began, as the system counts; "" where it does not say. Tells it from a later process
+            with the same number.
+        since: When it took the cell, seconds since 1970.
+        key: Random, so that nobody releases another's claim.
+    """
+
+    host: str
+    pid: int
+    born: str
+    since: float
+    key: str
+
+    def is_dead(self) -> bool:
+        """Return whether the process is known not to be there any more; False for other machines."""
+        if self.host != socket.gethostname():
+            return False
+        if not _is_alive(self.pid):
+            return True
+        born = born_at(self.pid)
+        return bool(born and self.born and born != self.born)
+
+    def text(self) -> str:
+        """Say who and for how long."""
+        return f"{self.host}, process {self.pid}, for {max(0.0, time.time() - self.since) / 60:.0f} min"
+
+
+def take(path: Path) -> Claim | None:
+    """Take a claim, if nobody alive holds it.
+
+    Args:
+        path: The claim's file.
+
+    Returns:
+        The claim, to be given back with `release`; None if it is another's.
+
+    Raises:
+        MedtailError: The folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "cell.claim"
+        >>> mine = take(path)
+        >>> take(path) is None
+        True
+        >>> release(path, mine); path.exists()
+        False
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pid = os.getpid()
+    claim = Claim(socket.gethostname(), pid, born_at(pid), round(time.time(), 3), uuid.uuid4().hex)
+    if _place(path, claim):
+        return claim
+    if not _is_free(path):
+        return None
+    # only the holder of this lock removes another's claim, and looks again before: nobody alive is put out
+    with FileLock(str(path) + ".lock"):
+        if _is_free(path):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+        return claim if _place(path, claim) else None
+
+
+def release(path: Path, claim: Claim | None) -> None:
+    """Give a claim back; nothing happens if it is not ours any more."""
+    held = read_claim(path)
+    if claim is not None and held is not None and held.key == claim.key:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def read_claim(path: Path) -> Claim | None:
+    """Return who holds a claim; None if nobody does, or the file is not whole."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return Claim(
+            str(value["host"]), int(value["pid"]), str(value["born"]), float(value["since"]), str(value["key"])
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def born_at(pid: int) -> str:
+    """Return when a process began, in the system's own count since it started; "" where it does not say."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        # the name in brackets may hold spaces and brackets; the fields after it are fixed, this is the 22nd of all
+        after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
+        return f"{boot}:{after_name.split()[19]}"
+    except (OSError, IndexError):
+        return ""
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is there, and another user's
+        return True
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state not in ("Z", "X")  # ended, and only not yet counted by its parent
+
+
+def _is_free(path: Path) -> bool:
+    """Return whether a claim's file may be removed: its process is dead, or it has long been unreadable."""
+    claim = read_claim(path)
+    if claim is not None:
+        return claim.is_dead()
+    try:
+        return time.time() - path.stat().st_mtime > HALF_MADE_S
+    except FileNotFoundError:
+        return True
+
+
+def _place(path: Path, claim: Claim) -> bool:
+    """Put a claim's file there whole, or not at all if the name is taken."""
+    text = json.dumps(claim.__dict__)
+    draft = path.with_name(f".{path.name}.{claim.key}")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links; a reader may meet the file half made, and waits
+            return _create(path, text)
+    except OSError as error:
+        raise MedtailError(f"{path}: cannot be written ({error}); a study needs a folder it may write to.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+    return True
+
+
+def _create(path: Path, text: str) -> bool:
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        return False
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    return True

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from medtail.losses.build import BceConfig, build_loss
+from medtail.losses.contract import LossContext, masked_mean
+from medtail.losses.influence import InfluenceBalanced, InfluenceBalancedConfig, influences
+from medtail.losses.objective import Step
+
+LOSS = build_loss(BceConfig(), LossContext((30, 8, 2), (60, 40, 80), (), 100))
+
+
+def test_influence_is_the_l1_norm_of_the_last_layers_gradient() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(3, 5, requires_grad=True)
+    pooled, targets = torch.randn(4, 5), torch.tensor([[1.0, 0.0, torch.nan]] * 2 + [[0.0, 1.0, 1.0]] * 2)
+    logits = pooled @ weight.T
+    found = influences(Step.of(logits.detach(), targets, pooled=pooled))
+    for row in range(4):
+        known = ~targets[row].isnan()
+        cells = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits[row][known], targets[row][known], reduction="sum"
+        )
+        (gradient,) = torch.autograd.grad(cells, weight, retain_graph=True)
+        assert found[row].item() == pytest.approx(gradient.abs().sum().item(), rel=1e-5)
+
+
+def test_images_that_pull_hardest_count_least_from_its_point_on() -> None:
+    logits = torch.tensor([[-3.0, 0.0, 0.0], [3.0, 0.0, 0.0]], requires_grad=True)
+    targets = torch.tensor([[1.0, torch.nan, torch.nan]] * 2)
+    step = Step.of(logits, targets, pooled=torch.ones(2, 4))
+    objective = InfluenceBalanced(InfluenceBalancedConfig(balance_from=0.5), loss=LOSS)
+    assert objective(replace(step, progress=0.4)).total.item() == masked_mean(LOSS, logits, targets).item()
+    (gradient,) = torch.autograd.grad(objective(replace(step, progress=0.5)).total, logits)
+    assert gradient[0, 0].item() == pytest.approx(gradient[1, 0].item(), rel=0.03)  # each pulls alike
+    (plain,) = torch.autograd.grad(objective(replace(step, progress=0.4)).total, logits)
+    assert plain[0, 0] < 15 * plain[1, 0] < 0
