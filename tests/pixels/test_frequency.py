@@ -195,7 +195,7 @@ def test_only_the_scale_is_saved() -> None:
     ("settings", "message"),
     [
         ({"kind": "both"}, "band, kind: found 'both'; expected 'none', 'extra' or 'replace'"),
-        ({"low": 50, "high": 50}, "low 50 and high 50; expected low below high"),
+        ({"low": 50, "high": 50}, "low: found 50 with high 50; expected 0 or more and below high"),
         ({"low": 50, "high": 60, "edge": 11}, "found 11 for a band from 50 to 60; expected 0 to its width 10"),
         ({"low": 1, "edge": 4}, "found 4, which reaches below 0 from low 1.*expected at most 2"),
         ({"low": -1}, "band, low: found -1"),

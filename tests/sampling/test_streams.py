@@ -95,7 +95,7 @@ def test_an_epoch_has_as_many_steps_as_halves_of_a_batch_fit_the_rows() -> None:
     assert two_stream_epoch(451, batch_size=64, world_size=1)[1] == 15
     assert two_stream_epoch(481, batch_size=64, world_size=1)[1] == 16
     with pytest.raises(
-        MedtailError, match=r"batch_size: found 3 for 2 processes; sampler 'two_streams' expected at le"
+        MedtailError, match=r"batch_size: found 3 for 2 processes; a sampler of two streams expected at le"
     ):
         two_stream_epoch(100, batch_size=3, world_size=2)
 

@@ -91,10 +91,11 @@ def test_an_unfair_study_is_refused_before_any_step(make_real, tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "studies"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+STUDIES = sorted([*CONFIGS.glob("studies/*.yaml"), *CONFIGS.glob("*/ablation*.yaml")])
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_study_of_the_repository_resolves_and_is_fair(path: Path) -> None:
     study = ablation_study(path)
     assert study.reference in study.arms

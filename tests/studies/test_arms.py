@@ -87,7 +87,8 @@ def test_every_key_that_is_no_arms_business_is_a_key() -> None:
         ({"optimizer.epochs": 40}, "steps", "found 160 steps; 'full' has 80 steps"),
         ({"optimizer.batch_size": 16, "optimizer.epochs": 10}, "batch", "found 16 images a step; 'full' has 32"),
         ({"optimizer.patience": 3}, "steps", "80 steps, stopped early after 3 epochs"),
-        ({"optimizer.mixup": 0.2}, "augmentation", "mixup: 0.0 → 0.2"),
+        ({"mix": {"kind": "mixup", "alpha": 0.2}}, "augmentation", "mix: none → "),
+        ({"second": {"kind": "retrain", "epochs": 5}}, "steps", "found 100 steps; 'full' has 80 steps"),
         ({"augment.flip": 0.0}, "augmentation", "flip: none → 0.0"),
         ({"members": 3}, "networks", "found 3; 'full' has 1"),
     ],
@@ -101,6 +102,13 @@ def test_arms_that_spend_otherwise_are_refused_unless_said(keys: dict[str, Any],
     assert f"equal: {{unless: {{odd: [{budget}]}}}}" in str(caught.value)
     allowed = EqualConfig(unless={"odd": (budget,)})
     check_budgets(arms, reference="full", equal=allowed, train_rows=128, where="study.yaml")
+
+
+def test_a_sampler_of_two_streams_takes_twice_the_steps_and_is_told_apart() -> None:
+    base = {"manifest": "a.csv", "sampler": {"kind": "uniform"}}
+    arms = resolve_arms(base, {"full": {}, "streams": {"sampler.kind": "two_streams"}}, where="s")
+    with pytest.raises(UsageError, match="arm 'streams', steps: found 160 steps; 'full' has 80 steps"):
+        check_budgets(arms, reference="full", equal=EqualConfig(), train_rows=128, where="s")
 
 
 def test_half_the_batch_in_half_the_epochs_is_no_excuse() -> None:

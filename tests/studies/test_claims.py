@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -55,6 +57,21 @@ def test_of_many_who_find_a_dead_ones_claim_one_gets_it(tmp_path: Path) -> None:
             got = [claim for claim in pool.map(lambda _, at=path: take(at), range(32)) if claim is not None]
         assert len(got) == 1
         assert read_claim(path) == got[0]
+
+
+def test_who_finds_a_claim_dead_looks_again_before_removing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "cell.claim"
+    put(path, Claim(socket.gethostname(), dead_pid(), "", 0.0, "old"))
+    living = Claim(socket.gethostname(), os.getpid(), "", 0.0, "faster")
+
+    @contextlib.contextmanager
+    def overtaken(_: str) -> Iterator[None]:
+        put(path, living)  # another process was first, between the look and the lock
+        yield
+
+    monkeypatch.setattr(claims, "FileLock", overtaken)
+    assert take(path) is None
+    assert read_claim(path) == living
 
 
 def test_another_machines_claim_stays(tmp_path: Path) -> None:

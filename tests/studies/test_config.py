@@ -28,6 +28,16 @@ def test_a_study_starts_from_a_file_and_lays_its_own_keys_over_it(tmp_path: Path
     assert study.seeds == (0, 1, 2)
 
 
+def test_weights_in_a_folder_beside_the_file_are_found_from_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "vit").mkdir()
+    backbone = (
+        "{kind: dual, cnn: {kind: efficientnet, weights: google/efficientnet-b2}, vit: {kind: vit, weights: vit}}"
+    )
+    _, values = load_study(write(tmp_path, f"train: {{manifest: a.csv, backbone: {backbone}}}\narms: {{full: {{}}}}\n"))
+    assert values["backbone"]["vit"]["weights"] == str(tmp_path / "vit")
+    assert values["backbone"]["cnn"]["weights"] == "google/efficientnet-b2"
+
+
 def test_keys_are_overridden_from_the_command_line(tmp_path: Path) -> None:
     study, _ = load_study(write(tmp_path, "train: {manifest: a.csv}\narms: {full: }\n"), overrides=["seeds=[4]"])
     assert study.seeds == (4,)

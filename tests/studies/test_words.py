@@ -75,6 +75,8 @@ def test_cautions_name_what_flatters(whole: Any) -> None:
     text = said(whole.study, failed={"poor/seed_0/fold_1": "diverged"}, unfinished=2)
     assert "1 cells failed, such as poor/seed_0/fold_1: diverged" in text
     assert "2 cells are not finished" in text
+    assert "depend on which images share a batch" not in text
+    assert "Scores of poor depend on which images share a batch" in said(whole.study, batch_dependent=["poor"])
 
 
 @pytest.mark.parametrize(

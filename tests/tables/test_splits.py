@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from medtail.errors import MedtailError
 from medtail.tables.manifest import Manifest, manifest_from_frame
-from medtail.tables.splits import assign_groups, split_manifest
+from medtail.tables.splits import assign_groups, site_strata, split_manifest
 
 
 def make_manifest(
@@ -351,3 +351,16 @@ def test_rows_left_with_every_fold_closed_are_refused() -> None:
     manifest = make_manifest(list(range(4)), {"a": [1.0, 0.0] * 2}, folds=["test", "", "", ""])
     with pytest.raises(MedtailError, match=r"3 rows have none, and every fold asked for \(test\) is closed"):
         split_manifest(manifest, fractions={"test": 1.0})
+
+
+def test_a_patient_with_two_classes_counts_under_the_rarer() -> None:
+    # p0 has a benign and an FTC nodule; FTC is rarer, so p0 and p1 are of one stratum at the one site
+    labels = {"benign": [1.0, 0.0, 0.0, 1.0, 1.0], "FTC": [0.0, 1.0, 1.0, 0.0, 0.0]}
+    manifest = make_manifest(["p0", "p0", "p1", "p2", "p3"], labels, site=["X", "X", "X", "X", "Y"])
+    strata = site_strata(manifest, manifest.patients, rows=np.arange(5))
+    assert strata is not None
+    of_patient = [strata[:2].sum(axis=0), *strata[2:]]
+    assert np.array_equal(of_patient[0], of_patient[1])
+    assert len({tuple(row) for row in of_patient}) == 3
+    assert (np.sum(of_patient, axis=0) == strata.sum(axis=0)).all()
+    assert site_strata(manifest, manifest.patients, rows=np.arange(4)) is None

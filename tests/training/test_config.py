@@ -113,3 +113,32 @@ def test_a_path_given_on_the_command_line_starts_at_the_working_folder(
     config = tmp_path / "configs" / "c.yaml"
     assert load_train_config(config).manifest == str(tmp_path / "configs" / "in_the_file.csv")
     assert load_train_config(config, overrides=["manifest=typed.csv"]).manifest == str(tmp_path / "typed.csv")
+
+
+def test_objectives_for_experts_ask_for_their_head_and_streams() -> None:
+    with pytest.raises(UsageError) as caught:
+        train_config({"manifest": "m.csv", "objective": {"kind": "branches"}})
+    assert "head: found 'linear'; expected `head: {kind: experts, count: 2}`" in str(caught.value)
+    assert "sampler: found 'uniform', which has one stream; expected 'two_branches'" in str(caught.value)
+    with pytest.raises(UsageError, match="count: 3"):
+        head = {"kind": "experts", "count": 2}
+        train_config({"manifest": "m.csv", "objective": {"kind": "skill_diverse"}, "head": head})
+
+
+def test_balanced_mixup_asks_for_two_streams_and_no_tail_mix() -> None:
+    mix = {"kind": "balanced_mixup"}
+    with pytest.raises(UsageError, match=r"'balanced_mixup' with sampler 'uniform', which has one stream"):
+        train_config({"manifest": "m.csv", "mix": mix})
+    with pytest.raises(UsageError, match=r"Set `tail_mix: null`"):
+        train_config({"manifest": "m.csv", "mix": mix, "sampler": {"kind": "two_branches"}, "tail_mix": {}})
+    assert train_config({"manifest": "m.csv", "mix": mix, "sampler": {"kind": "two_branches"}}).mix is not None
+
+
+def test_second_stage_that_cannot_follow_is_refused_with_the_first() -> None:
+    with pytest.raises(UsageError, match=r"second\.learn: 'classifier' freezes the backbone.*expected devices 1"):
+        train_config({"manifest": "m.csv", "devices": 2, "second": {"kind": "retrain"}})
+    with pytest.raises(UsageError, match="which has one stream"):
+        head, objective = {"kind": "experts", "count": 2}, {"kind": "branches"}
+        sampler = {"kind": "two_branches"}
+        second = {"kind": "retrain"}  # whose sampler, if not said, is class_balanced
+        train_config({"manifest": "m.csv", "head": head, "objective": objective, "sampler": sampler, "second": second})

@@ -93,7 +93,8 @@ def test_killed_run_resumes_to_the_same_bytes(make_config: MakeConfig, tmp_path:
     config = make_config(
         sampler={"kind": "class_balanced"},
         loss={"kind": "logit_adjusted"},
-        optimizer={"epochs": 16, "mixup": 0.4, "freeze_epochs": 1, "layer_decay": 0.8},
+        optimizer={"epochs": 16, "freeze_epochs": 1, "layer_decay": 0.8},
+        mix={"kind": "mixup", "alpha": 0.4},
     )
     path = tmp_path / "c.yaml"
     path.write_text(dump_yaml(config_to_dict(config)), encoding="utf-8")

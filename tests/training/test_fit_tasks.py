@@ -122,7 +122,8 @@ def test_mixed_images_and_literal_readings_train_too(make_config: MakeConfig, tm
         make_config,
         objective={"kind": "tasks", **literal, "uncertainty": "paper_form"},
         sampler={"kind": "copies", "classes": ["rare", "shape=irregular"], "copies": 9},
-        optimizer={"epochs": 2, "mixup": 0.4},
+        optimizer={"epochs": 2},
+        mix={"kind": "mixup", "alpha": 0.4},
     )
     with_sites(tmp_path)
     train(config, tmp_path / "run", quiet=True)

@@ -13,13 +13,16 @@ from medtail.judging.calibrating import calibrate_run
 from medtail.judging.calibration import CalibrationConfig
 from medtail.losses.build import LossConfig
 from medtail.models.backbones import BackboneConfig, HubConfig
+from medtail.models.heads import HeadConfig
 from medtail.reporting.bibliography import bibliography
-from medtail.sampling.build import SamplerConfig
+from medtail.sampling.build import CopiesSamplerConfig, SamplerConfig
 from medtail.tables.manifest import Manifest, read_manifest
 from medtail.tables.predictions import read_predictions
 from medtail.training.config import train_config
 from medtail.training.ensembles import train
 from medtail.training.judged import judge_run, methods_of, report_run
+from medtail.training.mixing import BalancedMixupConfig, MixConfig, MixupConfig
+from medtail.training.second import TauNormConfig
 
 
 @pytest.fixture
@@ -98,8 +101,18 @@ def test_a_calibrated_run_is_reported_as_such_and_its_maps_are_cited(run: Path, 
 def test_every_method_cited_has_an_entry() -> None:
     known = set(bibliography())
     base = train_config({"manifest": "a.csv"})
-    for union, key in ((LossConfig, "loss"), (SamplerConfig, "sampler"), (BackboneConfig, "backbone")):
+    unions = ((LossConfig, "loss"), (SamplerConfig, "sampler"), (BackboneConfig, "backbone"), (HeadConfig, "head"))
+    for union, key in unions:
         for member in get_args(get_args(union)[0]):
-            chosen = HubConfig(weights="somebody/model") if member is HubConfig else member()
+            needed = {HubConfig: {"weights": "somebody/model"}, CopiesSamplerConfig: {"classes": ("a",)}}
+            chosen = member(**needed.get(member, {}))
             assert set(methods_of(replace(base, **{key: chosen}))) <= known
-    assert "zhang2018" in methods_of(replace(base, optimizer=replace(base.optimizer, mixup=0.2)))
+    for member in get_args(get_args(MixConfig)[0]):
+        sampler = {"kind": "two_branches"} if member is BalancedMixupConfig else {"kind": "uniform"}
+        mixed = train_config({"manifest": "a.csv", "sampler": sampler, "mix": {"kind": member().kind}})
+        assert set(methods_of(mixed)) <= known
+    assert "zhang2018" in methods_of(replace(base, mix=MixupConfig(alpha=0.2)))
+    assert "kang2020" in methods_of(replace(base, second=TauNormConfig()))
+    silent = train_config({"manifest": "a.csv", "loss": {"kind": "focal"}, "objective": {"kind": "zlpr"}})
+    assert {"su2022"} <= set(methods_of(silent)) <= known
+    assert "lin2017" not in methods_of(silent), "zlpr leaves the loss unused"

@@ -103,7 +103,7 @@ def test_flipping_takes_the_content_along(make_config: MakeConfig, toy_manifest:
 def test_a_run_with_a_band_goes_on_to_the_same_bytes(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = banded(make_config, optimizer={"epochs": 3, "mixup": 0.4})
+    config = banded(make_config, optimizer={"epochs": 3}, mix={"kind": "mixup", "alpha": 0.4})
     train(config, tmp_path / "whole", quiet=True)
     genuine = objective.masked_mean
     calls = []

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from medtail.judging.calibration import CalibrationConfig
     from medtail.judging.thresholds import ThresholdConfig
 
-MethodChoice = Literal["auto", "temperature", "platt", "softmax", "beta", "isotonic"]
+MethodChoice = Literal["auto", "temperature", "platt", "softmax", "beta", "isotonic", "logit_adjustment"]
 ShrinkChoice = Literal["plug_in", "half"]
 ScoreChoice = Literal["probability", "logits", "softmax"]
 

@@ -1,9 +1,10 @@
-"""`medtail study cv | ablate | show`: trainings compared over seeds and folds, resumed and spread over processes."""
+"""`medtail study cv | ablate | ladder | learning-curve | show`: trainings compared over seeds and folds, resumed and spread over processes."""
 
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ import typer
 from medtail.errors import UsageError
 
 if TYPE_CHECKING:
-    from medtail.studies.ablation import StudyOutcome
+    from medtail.studies.ablation import StudyOutcome, Watch
     from medtail.studies.protocol import Study
 
 app = typer.Typer(
@@ -31,6 +32,18 @@ ABLATE_EXAMPLE = """Examples:
   medtail study ablate configs/studies/bus_bra_losses.yaml --workers 2 --out studies/losses
 
   medtail study ablate configs/studies/bus_bra_losses.yaml --seeds 0,1,2,3,4 --out studies/losses
+"""
+LADDER_EXAMPLE = """Examples:
+
+  medtail study ladder configs/studies/ladder_nih_cxr.yaml --workers 2 --out studies/ladder
+
+  medtail study ladder ladder.yaml --rungs focal,asl,syntus --seeds 3 --steps 2000 --out studies/ladder
+"""
+CURVE_EXAMPLE = """Examples:
+
+  medtail study learning-curve configs/studies/learning_curve_nih_cxr.yaml --out studies/curve
+
+  medtail study learning-curve config.yaml --fractions .25,.5,.75,1 --target recall=0.8 --seeds 3 --out studies/curve
 """
 SHOW_EXAMPLE = "Example:\n\n  medtail study show studies/losses"
 
@@ -105,6 +118,85 @@ def ablate(
     _run(ablation_study(study, overrides=set_ or [], seeds=numbers), out, workers=workers, as_json=as_json, quiet=quiet)
 
 
+@app.command("ladder", epilog=LADDER_EXAMPLE)
+def ladder(
+    config: Annotated[Path, typer.Argument(help="A ladder's YAML file.", show_default=False)],
+    out: OutOption,
+    rungs: Annotated[
+        str | None, typer.Option(help="Rungs by commas, instead of the file's; `all` for every one that fits.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of training seeds, 0, 1, …", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Gradient steps of every rung.", min=1)] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    workers: WorkersOption = 1,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Climb from the plain method up to SynTUS-Net under one budget, and say which method tune speaks for.
+
+    Run it again to go on where it stopped. Exits with 1 when cells failed.
+    """
+    from medtail.studies.ablation import raise_for_failures
+    from medtail.studies.ladder import load_ladder, run_ladder
+
+    named = None if rungs is None else [name.strip() for name in rungs.split(",")]
+    numbers = None if seeds is None else tuple(range(seeds))
+    resolved = load_ladder(config, overrides=set_ or [], rungs=named, seeds=numbers, steps=steps)
+    with _watching(quiet=quiet) as watch:
+        found = run_ladder(resolved, out, workers=workers, quiet=quiet, watch=watch)
+    if as_json:
+        choice = None if found.choice is None else found.choice.to_json()
+        typer.echo(json.dumps(_as_json(found.outcome) | {"steps": resolved.steps, "choice": choice}, indent=1))
+    else:
+        typer.echo(found.summary)
+    if found.outcome.judged:
+        typer.echo(f"\nWritten: {out}/ladder.html, ladder.md, ladder.json, ladder.csv; study.html and more.", err=True)
+    _tell_others(found.outcome)
+    raise_for_failures(found.outcome)
+
+
+@app.command("learning-curve", epilog=CURVE_EXAMPLE)
+def learning_curve(
+    config: Annotated[Path, typer.Argument(help="A learning curve's YAML file, or a training's.", show_default=False)],
+    out: OutOption,
+    fractions: Annotated[str | None, typer.Option(help="Shares of the train patients by commas, the last 1.")] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIGURE=VALUE", help="What is wanted: recall, ap, auroc or f1, such as recall=0.8."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of training seeds, 0, 1, …", min=1)] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    workers: WorkersOption = 1,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train on growing shares of the patients, and say how many more each rare class would need.
+
+    Run it again to go on where it stopped. Exits with 1 when cells failed.
+    """
+    from medtail.studies.ablation import raise_for_failures
+    from medtail.studies.curve_tables import answers
+    from medtail.studies.learning_curve import load_curve, run_curve
+
+    resolved = load_curve(
+        config,
+        overrides=set_ or [],
+        fractions=None if fractions is None else _shares("--fractions", fractions.split(",")),
+        targets=None if not target else _targets(target),
+        seeds=None if seeds is None else tuple(range(seeds)),
+    )
+    with _watching(quiet=quiet) as watch:
+        found = run_curve(resolved, out, workers=workers, quiet=quiet, watch=watch)
+    if as_json:
+        typer.echo(json.dumps(_as_json(found.outcome) | {"answers": answers(found)}, indent=1))
+    else:
+        typer.echo(found.summary)
+    if found.grown:
+        typer.echo(f"\nWritten: {out}/curve.html, curve.md, curve.json, curve.csv; study.html and more.", err=True)
+    _tell_others(found.outcome)
+    raise_for_failures(found.outcome)
+
+
 @app.command("show", epilog=SHOW_EXAMPLE)
 def show(
     folder: Annotated[Path, typer.Argument(help="A study's folder.", show_default=False)],
@@ -135,17 +227,20 @@ def show(
     typer.echo("\n" + text)
 
 
-def _run(study: Study, out: Path, *, workers: int, as_json: bool, quiet: bool) -> None:
+@contextmanager
+def _watching(*, quiet: bool) -> Iterator[Watch]:
     import sys
 
     from medtail.cli.progress import bar
-    from medtail.studies.ablation import raise_for_failures, run_study
 
     with ExitStack() as stack:
+        yield lambda text: stack.enter_context(bar(text, quiet=quiet or not sys.stderr.isatty()))
 
-        def watch(text: str) -> Any:
-            return stack.enter_context(bar(text, quiet=quiet or not sys.stderr.isatty()))
 
+def _run(study: Study, out: Path, *, workers: int, as_json: bool, quiet: bool) -> None:
+    from medtail.studies.ablation import raise_for_failures, run_study
+
+    with _watching(quiet=quiet) as watch:
         outcome = run_study(study, out, workers=workers, quiet=quiet, watch=watch)
     if as_json:
         typer.echo(json.dumps(_as_json(outcome), indent=1))
@@ -197,6 +292,24 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise UsageError(f"--seeds {text!r}: expected whole numbers by commas, such as 0,1,2") from None
     if len(set(found)) < len(found):
         raise UsageError(f"--seeds {text!r}: expected each seed once.")
+    return found
+
+
+def _shares(option: str, given: list[str]) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in given)
+    except ValueError:
+        raise UsageError(f"{option} {','.join(given)!r}: expected numbers by commas, such as .25,.5,.75,1") from None
+
+
+def _targets(given: list[str]) -> dict[str, float]:
+    found = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            raise UsageError(f"--target {text!r}: expected FIGURE=VALUE, such as recall=0.8") from None
     return found
 
 

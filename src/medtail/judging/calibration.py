@@ -36,6 +36,7 @@ from medtail.judging.calibration_maps import (
     to_logits,
 )
 from medtail.judging.calibration_record import CalibrationMap, Method, apply_maps, kappa_name, refuse_calibrated
+from medtail.judging.logit_adjustment import adjusting_maps, choose_tau
 from medtail.judging.thresholds import refuse_unless_tune
 from medtail.seeding import stream
 from medtail.tables.predictions import Predictions
@@ -60,7 +61,8 @@ class CalibrationConfig:
             `beta` or `isotonic` (from 200 patients with and without the finding, else `platt`), `softmax` (groups
             only), or `auto`: `platt`, or `beta` where there are 200 and its cross-validated log loss is clearly lower.
             A group whose scores add up to 1 gets a softmax (temperature and biases) under every method; under
-            `temperature` the temperature alone.
+            `temperature` the temperature alone. `logit_adjustment` is no calibration but the other direction: it takes
+            out the class frequencies (see `logit_adjustment`), and ignores kappa.
         kappa: Positive patients' worth of pull toward the map of all classes, > 0; `inf` gives every class that map;
             `cv` takes the one of 1, 3, 10, 30, 100 and inf with the lowest log loss over patient folds.
         folds: Patient folds of every cross-validation, >= 2.
@@ -223,6 +225,9 @@ def _choose_and_fit(
     predictions: Predictions, config: CalibrationConfig, groups: Groups
 ) -> tuple[tuple[AnyMap, ...], float, dict[str, float]]:
     """Return the maps, the kappa they were fitted with, and what every kappa tried cost out of fold."""
+    if config.method == "logit_adjustment":  # one number for all classes: nothing is borrowed
+        tau, _ = choose_tau(predictions, groups=groups)
+        return adjusting_maps(predictions, tau=tau, groups=groups), float("inf"), {}
     if config.kappa != "cv":
         kappa = float(config.kappa)
         return _Ground.of(predictions, config, groups).maps(kappa), kappa, {}

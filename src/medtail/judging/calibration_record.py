@@ -23,7 +23,7 @@ from medtail.runs import digest_json, read_json, write_json
 from medtail.tables.labels import LabelSpace
 from medtail.tables.predictions import Predictions
 
-Method = Literal["auto", "temperature", "platt", "softmax", "beta", "isotonic"]
+Method = Literal["auto", "temperature", "platt", "softmax", "beta", "isotonic", "logit_adjustment"]
 FORMAT = "medtail-calibration/1"
 CALIBRATION = "calibration.json"
 

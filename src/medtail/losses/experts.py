@@ -63,7 +63,7 @@ class BranchesConfig:
         consistency: Weight of the mean squared distance of the layers' scores on all rows, >= 0.
 
     References:
-        zhou2020bbn (schedule `parabolic`, without mixing of features); guo2021 (`equal`, with consistency).
+        zhou2020b (schedule `parabolic`, without mixing of features); guo2021 (`equal`, with consistency).
     """
 
     __pydantic_config__: ClassVar[Any] = CLOSED
@@ -89,7 +89,7 @@ class Branches(Objective):
         0.6931
 
     References:
-        zhou2020bbn; guo2021.
+        zhou2020b; guo2021.
     """
 
     part_names = ("natural", "balanced", "consistency")

@@ -30,6 +30,7 @@ __all__ = [
     "TwoWayConfig",
     "ZlprConfig",
     "build_objective",
+    "uses_loss",
 ]
 
 
@@ -56,12 +57,23 @@ ObjectiveConfig = Annotated[
 ]
 
 
+def uses_loss(config: ObjectiveConfig) -> bool:
+    """Say whether an objective uses the training's `loss`.
+
+    Example:
+        >>> uses_loss(PlainObjectiveConfig()), uses_loss(ZlprConfig())
+        (True, False)
+    """
+    users = PlainObjectiveConfig | PartialLabelsConfig | InfluenceBalancedConfig | BranchesConfig
+    return isinstance(config, users)
+
+
 def build_objective(config: ObjectiveConfig, *, loss: LossConfig, context: LossContext) -> Objective:
     """Build the objective a config names.
 
     Args:
         config: Which objective.
-        loss: The training's loss; `plain`, `partial_labels`, `influence_balanced` and `branches` use it.
+        loss: The training's loss; see `uses_loss`.
         context: Counts and exclusive groups of the train fold.
 
     Returns:

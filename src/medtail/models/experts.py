@@ -31,7 +31,7 @@ class ExpertsConfig:
         prior_bias: Start from the train fold's class frequencies rather than from one half.
 
     References:
-        zhou2020bbn; guo2021; zhang2022.
+        zhou2020b; guo2021; zhang2022.
     """
 
     __pydantic_config__: ClassVar[Any] = CLOSED

@@ -37,7 +37,7 @@ class LabelGraphConfig:
         prior_bias: Start from the train fold's class frequencies rather than from one half.
 
     References:
-        chen2019gcn.
+        chen2019b.
     """
 
     __pydantic_config__: ClassVar[Any] = CLOSED
@@ -70,7 +70,7 @@ def label_graph(together: np.ndarray, *, cut: float, neighbours: float) -> np.nd
                [0.2, 0.8]])
 
     References:
-        chen2019gcn.
+        chen2019b.
     """
     counts = np.maximum(np.diag(together).astype(float), 1.0)[:, None]
     edges = (together / counts >= cut).astype(float)
@@ -97,7 +97,7 @@ class LabelGraphHead(Head):
         torch.Size([2, 3])
 
     References:
-        chen2019gcn.
+        chen2019b.
     """
 
     graph: Tensor

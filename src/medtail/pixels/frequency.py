@@ -52,7 +52,7 @@ class BandConfig:
         (20.0, 200.0, 8.0)
         >>> BandConfig(kind="extra", low=120)
         Traceback (most recent call last):
-        medtail.errors.MedtailError: band: low 120 and high 100; expected low below high.
+        medtail.errors.MedtailError: low: found 120 with high 100; expected 0 or more and below high.
     """
 
     __pydantic_config__: ClassVar[Any] = CLOSED
@@ -66,17 +66,17 @@ class BandConfig:
     def __post_init__(self) -> None:
         high = math.inf if self.high is None else self.high
         if self.kind not in ("none", "extra", "replace"):
-            raise MedtailError(f"band.kind: found {self.kind!r}; expected 'none', 'extra' or 'replace'.")
+            raise MedtailError(f"kind: found {self.kind!r}; expected 'none', 'extra' or 'replace'.")
         if not 0 <= self.low < high:
-            raise MedtailError(f"band: low {self.low:g} and high {high:g}; expected low below high.")
+            raise MedtailError(f"low: found {self.low:g} with high {high:g}; expected 0 or more and below high.")
         if not 0 <= self.edge <= high - self.low:
             raise MedtailError(
-                f"band.edge: found {self.edge:g} for a band from {self.low:g} to {high:g}; expected 0 to its width"
+                f"edge: found {self.edge:g} for a band from {self.low:g} to {high:g}; expected 0 to its width"
                 f" {high - self.low:g}."
             )
         if 0 < self.low < self.edge / 2:
             raise MedtailError(
-                f"band.edge: found {self.edge:g}, which reaches below 0 from low {self.low:g}, so that part of the mean"
+                f"edge: found {self.edge:g}, which reaches below 0 from low {self.low:g}, so that part of the mean"
                 f" stays; expected at most {2 * self.low:g}, or low 0 to keep all of it."
             )
 

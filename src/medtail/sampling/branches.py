@@ -34,7 +34,7 @@ class TwoBranchesSamplerConfig:
         second: The second stream's classes: `balanced` all alike, or `reversed` in proportion to 1 / count.
 
     References:
-        zhou2020bbn (`reversed`); guo2021 (`balanced`).
+        zhou2020b (`reversed`); guo2021 (`balanced`).
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = CLOSED
@@ -65,8 +65,8 @@ def deferred_shares(balanced: np.ndarray, *, epoch: int, epochs: int, balance_fr
     """Return even shares before its point, `balanced` ones from it on.
 
     Example:
-        >>> [deferred_shares(np.array([0.9, 0.1]), epoch=e, epochs=5, balance_from=0.8)[0] for e in (3, 4)]
-        [0.5, 0.9]
+        >>> [deferred_shares(np.array([0.9, 0.1]), epoch=e, epochs=5, balance_from=0.8).tolist() for e in (3, 4)]
+        [[0.5, 0.5], [0.9, 0.1]]
     """
     is_balanced = epoch >= round(balance_from * epochs)
     return balanced.copy() if is_balanced else np.full(len(balanced), 1.0 / len(balanced))

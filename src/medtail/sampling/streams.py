@@ -95,8 +95,8 @@ def two_stream_epoch(rows: int, *, batch_size: int, world_size: int) -> tuple[in
     half = batch_size // 2 // world_size * world_size
     if half < 1:
         raise MedtailError(
-            f"optimizer.batch_size: found {batch_size!r} for {world_size} processes; a sampler with two streams expected at"
-            f" least {2 * world_size}, an image of each stream in every process."
+            f"optimizer.batch_size: found {batch_size!r} for {world_size} processes; a sampler of two streams expected"
+            f" at least {2 * world_size}, an image of each stream in every process."
         )
     steps = -(-rows // half)
     even = -(-rows // steps)

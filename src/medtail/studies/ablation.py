@@ -116,7 +116,7 @@ def run_study(
     """
     root = Path(out).absolute()
     check_study(study)
-    begin(study, root, duplicates=_duplicates(study, watch) if needs_duplicates(study, root) else None)
+    begin(study, root, duplicates=study_duplicates(study, watch) if needs_duplicates(study, root) else None)
     check_unopened(study, root)
     tally = run_cells(study.cells(root), workers=workers, quiet=quiet)
     return judge_study(study, root, tally, watch=watch)
@@ -147,8 +147,10 @@ def judge_study(study: Study, root: Path, tally: Tally, *, watch: Watch | None =
     failed = {cell.name: failure_of(cell) for cell in tally.failed}
     found = {one.name: verdicts(study, one) for one in judged}
     unfinished = len(cells) - len(tally.finished) - len(failed)
-    said = cautions(study, judged, failed=failed, unfinished=unfinished)
-    costs = cost_table(facts_of(cells), list(study.arms))
+    facts = facts_of(cells)
+    mates = list(dict.fromkeys(str(fact["arm"]) for fact in facts if fact.get("batch_dependent")))
+    said = cautions(study, judged, failed=failed, unfinished=unfinished, batch_dependent=mates)
+    costs = cost_table(facts, list(study.arms))
     write_tables(
         root, study, judged, found=found, said=said, costs=costs, cells=cells, failed=failed, opened=opened(root)
     )
@@ -180,7 +182,8 @@ def show_study(root: Path | str) -> tuple[Study, list[Cell], str]:
     return study, cells, text(study, judged, verdicts(study, judged), cost_table(facts_of(cells), list(study.arms)))
 
 
-def _duplicates(study: Study, watch: Watch | None) -> np.ndarray:
+def study_duplicates(study: Study, watch: Watch | None) -> np.ndarray:
+    """Return the group of each row that shows the same picture, for the folds of a cross-validation."""
     from medtail.pixels.decode import read_image
     from medtail.tables.duplicates import near_duplicate_groups
 

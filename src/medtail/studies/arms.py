@@ -18,6 +18,7 @@ from medtail.studies.config import BUDGETS, Budget, EqualConfig
 from medtail.tables.manifest import Manifest
 from medtail.training.config import TrainConfig, merge, select_classes, train_config
 from medtail.training.fit import FREE_TO_CHANGE
+from medtail.training.second import RetrainConfig
 
 NOT_AN_ARMS_BUSINESS = {
     "manifest": "one study is about one table",
@@ -196,11 +197,22 @@ def budgets(config: TrainConfig, *, train_rows: int) -> dict[Budget, Any]:
         config.sampler, train_rows=train_rows, epoch_rows=optimizer.epoch_rows, batch_size=optimizer.batch_size
     )
     steps = optimizer.epochs * steps_an_epoch
+    if isinstance(config.second, RetrainConfig):
+        _, later = plan_epoch(
+            config.second.sampler,
+            train_rows=train_rows,
+            epoch_rows=optimizer.epoch_rows,
+            batch_size=optimizer.batch_size,
+        )
+        steps += config.second.epochs * later
     patience = "" if optimizer.patience is None else f", stopped early after {optimizer.patience} epochs"
     found: dict[Budget, Any] = {
         "steps": f"{steps} steps{patience}",
         "batch": f"{optimizer.batch_size} images a step",
-        "augmentation": {**config_to_dict(config.augment), "mixup": optimizer.mixup},
+        "augmentation": {
+            **config_to_dict(config.augment),
+            "mix": None if config.mix is None else config_to_dict(config.mix),
+        },
         "networks": config.members,
     }
     assert tuple(found) == BUDGETS

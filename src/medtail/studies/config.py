@@ -138,7 +138,7 @@ class EqualConfig:
     Attributes:
         steps: Gradient steps (epochs, rows an epoch, early stopping).
         batch: Images a step.
-        augmentation: The `augment` section and mixup.
+        augmentation: The `augment` and `mix` sections.
         networks: Networks averaged in a run (`members`).
         unless: Arm → budgets in which it may differ, because that is what it is about.
     """
@@ -288,11 +288,24 @@ def with_absolute_paths(values: Mapping[str, Any], *, folder: Path) -> dict[str,
     for key in ("manifest", "cache"):
         if isinstance(ready.get(key), str):
             ready[key] = _absolute(ready[key], folder)
-    backbone = ready.get("backbone")
-    weights = backbone.get("weights") if isinstance(backbone, Mapping) else None
-    if isinstance(weights, str) and (weights.startswith((".", "~")) or (folder / weights).is_dir()):
-        ready["backbone"] = {**ready["backbone"], "weights": _absolute(weights, folder)}
+    if isinstance(ready.get("backbone"), Mapping):
+        ready["backbone"] = _located(ready["backbone"], folder)
     return ready
+
+
+def _located(section: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a section of a network, and the branches in it, with weights in local folders by absolute paths."""
+    found: dict[str, Any] = {}
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            found[key] = _located(value, folder)
+        elif (
+            key == "weights" and isinstance(value, str) and (value.startswith((".", "~")) or (folder / value).is_dir())
+        ):
+            found[key] = _absolute(value, folder)
+        else:
+            found[key] = value
+    return found
 
 
 def _absolute(path: str, folder: Path) -> str:

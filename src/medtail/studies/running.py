@@ -185,6 +185,7 @@ def run_cell(cell: Cell) -> None:
             "tune_map": outcome.to_json()["tune_map"],
             "best_epoch": outcome.best_epoch,
             "epochs_run": outcome.epochs_run,
+            "batch_dependent": any(network.batch_dependent for network in networks),
             "parameters": sum(p.numel() for network in networks for p in network.parameters()),
             "seconds": round(outcome.seconds, 3),
             "threads": run["threads"],

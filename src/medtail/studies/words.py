@@ -136,7 +136,14 @@ def set_words(study: Study, name: str) -> str:
     return f"external images {name.removeprefix('external_')!r}{told}"
 
 
-def cautions(study: Study, judged: Sequence[Judged], *, failed: Mapping[str, str], unfinished: int) -> list[str]:
+def cautions(
+    study: Study,
+    judged: Sequence[Judged],
+    *,
+    failed: Mapping[str, str],
+    unfinished: int,
+    batch_dependent: Sequence[str] = (),
+) -> list[str]:
     """Say what a reader of the tables must know.
 
     Args:
@@ -144,6 +151,7 @@ def cautions(study: Study, judged: Sequence[Judged], *, failed: Mapping[str, str
         judged: The sets that were judged.
         failed: Cell → why it failed.
         unfinished: Cells that are neither finished nor failed.
+        batch_dependent: Arms in which an image's scores depend on the other images of its batch.
     """
     said = []
     if failed:
@@ -151,6 +159,11 @@ def cautions(study: Study, judged: Sequence[Judged], *, failed: Mapping[str, str
         said.append(f"{len(failed)} cells failed, such as {first[0]}: {first[1]}")
     if unfinished:
         said.append(f"{unfinished} cells are not finished; arms and seeds without all their folds are left out.")
+    if batch_dependent:
+        said.append(
+            f"Scores of {listing(batch_dependent)} depend on which images share a batch: they are no function of the"
+            " image, and change with the order of the rows."
+        )
     names = [one.name for one in judged]
     if "tune" in names:
         keepers = [name for name, arm in study.arms.items() if arm.config.optimizer.keep == "best"]

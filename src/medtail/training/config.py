@@ -18,17 +18,26 @@ from pydantic import Field
 from medtail.config import CLOSED, apply_overrides, build_config, config_to_dict, read_yaml
 from medtail.errors import MedtailError, Problems, UsageError, did_you_mean
 from medtail.losses.build import BceConfig, LossConfig
+from medtail.losses.experts import BranchesConfig, SkillDiverseConfig
 from medtail.losses.objectives import ObjectiveConfig, PlainObjectiveConfig, SyntusObjectiveConfig
 from medtail.models.backbones import BackboneConfig, DualConfig, EfficientNetConfig, map_weights
 from medtail.models.dual import check_size
+from medtail.models.experts import ExpertsConfig
 from medtail.models.heads import HeadConfig, LinearHeadConfig, SyntusHeadConfig
 from medtail.pixels.augment import AugmentConfig
 from medtail.pixels.frequency import BandConfig
 from medtail.pixels.settings import PixelConfig
-from medtail.sampling.build import SamplerConfig, TwoStreamSamplerConfig, UniformSamplerConfig
+from medtail.sampling.build import (
+    SamplerConfig,
+    TwoBranchesSamplerConfig,
+    TwoStreamSamplerConfig,
+    UniformSamplerConfig,
+)
 from medtail.tables.labels import LabelSpace
 from medtail.tables.manifest import Manifest
+from medtail.training.mixing import BalancedMixupConfig, MixConfig
 from medtail.training.recipes import RECIPES
+from medtail.training.second import SecondConfig, TauNormConfig
 from medtail.training.tail_mix import TailMixConfig
 
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -59,7 +68,6 @@ class OptimConfig:
             positives a class the best epoch is mostly luck; the last of a cosine schedule, averaged, is the safer pick.
         patience: Stop after so many epochs without a better tune mAP; None never stops early. Needs `keep: best`.
         freeze_epochs: First epochs in which only the head learns.
-        mixup: Alpha of mixup's Beta distribution; 0 mixes nothing.
         precision: `auto` is bf16 on a GPU and 32 bits on a CPU.
     """
 
@@ -78,7 +86,6 @@ class OptimConfig:
     keep: Literal["best", "last"] = "best"
     patience: Natural | None = None
     freeze_epochs: Annotated[int, Field(ge=0)] = 0
-    mixup: NotNegative = 0.0
     precision: Literal["auto", "32", "bf16"] = "auto"
 
     def __post_init__(self) -> None:
@@ -120,11 +127,13 @@ class TrainConfig:
         band: Which spatial frequencies the network sees; other than `none`, `pixels.fill` must be `mirror`.
         sampler: Which images an epoch shows.
         tail_mix: Whether and how rows of rare labels are varied further; None leaves them.
+        mix: Whether and how images are mixed with each other; None leaves them.
         loss: What is minimised, a value a cell.
         objective: `plain` minimises the loss; others use more of what a step knows, and may leave `loss` unused.
         backbone: Images to features.
         head: Features to logits.
         optimizer: How weights are moved.
+        second: What is done after the training; None is nothing.
         logging: Where numbers go.
         members: Networks to train, each from a seed of its own; their scores are averaged.
         test_time_flip: Average the scores of an image and its mirror image.
@@ -147,11 +156,13 @@ class TrainConfig:
     band: BandConfig = field(default_factory=BandConfig)
     sampler: SamplerConfig = field(default_factory=UniformSamplerConfig)
     tail_mix: TailMixConfig | None = None
+    mix: MixConfig | None = None
     loss: LossConfig = field(default_factory=BceConfig)
     objective: ObjectiveConfig = field(default_factory=PlainObjectiveConfig)
     backbone: BackboneConfig = field(default_factory=EfficientNetConfig)
     head: HeadConfig = field(default_factory=LinearHeadConfig)
     optimizer: OptimConfig = field(default_factory=OptimConfig)
+    second: SecondConfig | None = None
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     members: Annotated[int, Field(ge=1, le=50)] = 1
     test_time_flip: bool = False
@@ -166,7 +177,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if isinstance(self.backbone, DualConfig):
             check_size(self.backbone, size_px=self.pixels.size_px)
-        has_streams = isinstance(self.sampler, TwoStreamSamplerConfig)
+        has_streams = isinstance(self.sampler, TwoStreamSamplerConfig | TwoBranchesSamplerConfig)
         if isinstance(self.objective, SyntusObjectiveConfig):
             self.objective.check(
                 two_layers=isinstance(self.head, SyntusHeadConfig) and self.head.two_layers, two_streams=has_streams
@@ -176,11 +187,24 @@ class TrainConfig:
                 f"head.batch_mixer: its route is read by the objective 'syntus' alone, and objective is"
                 f" {self.objective.kind!r}; expected `batch_mixer: null`, or that objective."
             )
+        check_experts(self.objective, head=self.head, sampler=self.sampler, has_streams=has_streams)
+        if isinstance(self.mix, BalancedMixupConfig) and self.tail_mix is not None:
+            raise MedtailError(
+                "mix.kind: 'balanced_mixup' shows no row of the second stream alone, which is what tail_mix varies;"
+                " expected one of them. Set `tail_mix: null`."
+            )
+        if isinstance(self.mix, BalancedMixupConfig) and not has_streams:
+            raise MedtailError(
+                f"mix.kind: 'balanced_mixup' with sampler {self.sampler.kind!r}, which has one stream; expected a"
+                " sampler of two. Use 'two_branches'."
+            )
         if self.tail_mix is not None and self.tail_mix.stream > has_streams:
             raise MedtailError(
                 f"tail_mix.stream: found {self.tail_mix.stream}, but sampler {self.sampler.kind!r} has streams 0"
                 f" to {int(has_streams)}; use the sampler 'two_streams', or another stream."
             )
+        if self.second is not None:
+            self.second_stage()
         if self.band.kind == "none":
             return
         if self.pixels.fill != "mirror":
@@ -189,6 +213,61 @@ class TrainConfig:
                 " fill the band; expected pixels.fill 'mirror'."
             )
         self.band.mask(size_px=self.pixels.size_px)
+
+    def second_stage(self) -> TrainConfig:
+        """Return the training of the second stage; for one that trains nothing, the first stage.
+
+        Raises:
+            MedtailError: The second stage cannot follow this training.
+        """
+        second = self.second
+        assert second is not None, "asked where there is one"
+        needs_linear = isinstance(second, TauNormConfig) or second.learn == "scales"
+        if needs_linear and not (isinstance(self.head, LinearHeadConfig) and not self.head.scales):
+            raise MedtailError(
+                f"second: found head {self.head.kind!r}; a stage that rescales the classes' weights expected the head"
+                " 'linear', without scales of its own. Use it, or `second: {kind: retrain, learn: classifier}`."
+            )
+        if isinstance(second, TauNormConfig):
+            return replace(self, second=None)
+        if second.learn != "all" and self.devices * self.num_nodes > 1:
+            raise MedtailError(
+                f"second.learn: {second.learn!r} freezes the backbone, but several devices need every weight in every"
+                " step; expected devices 1."
+            )
+        freeze = 0 if second.learn == "all" else second.epochs
+        rate = self.optimizer.learning_rate if second.learning_rate is None else second.learning_rate
+        return replace(
+            self,
+            second=None,
+            sampler=second.sampler,
+            loss=self.loss if second.loss is None else second.loss,
+            head=replace(self.head, scales=True)
+            if isinstance(self.head, LinearHeadConfig) and needs_linear
+            else self.head,
+            mix=None,
+            tail_mix=None,
+            optimizer=replace(
+                self.optimizer, epochs=second.epochs, learning_rate=rate, freeze_epochs=freeze, patience=None
+            ),
+        )
+
+
+def check_experts(objective: ObjectiveConfig, *, head: HeadConfig, sampler: SamplerConfig, has_streams: bool) -> None:
+    """Check that an objective for several experts has a head with as many, and the streams it asks for.
+
+    Raises:
+        MedtailError: It has not.
+    """
+    if not isinstance(objective, BranchesConfig | SkillDiverseConfig):
+        return
+    wanted = 2 if isinstance(objective, BranchesConfig) else 3
+    problems = Problems(f"objective.kind {objective.kind!r}")
+    if not (isinstance(head, ExpertsConfig) and head.count == wanted):
+        problems.add(f"head: found {head.kind!r}; expected `head: {{kind: experts, count: {wanted}}}`.")
+    if isinstance(objective, BranchesConfig) and not has_streams:
+        problems.add(f"sampler: found {sampler.kind!r}, which has one stream; expected 'two_branches'.")
+    problems.raise_if_any()
 
 
 def load_train_config(path: Path | str, *, overrides: Sequence[str] = ()) -> TrainConfig:

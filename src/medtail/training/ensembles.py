@@ -34,8 +34,8 @@ from medtail.training.fit import (
     config_digest_of,
     finished_outcome,
     prepare_folder,
-    train_network,
 )
+from medtail.training.stages import train_one
 
 MEMBERS = "members"
 
@@ -74,7 +74,7 @@ def train(config: TrainConfig, out: Path | str, *, resume: bool = False, quiet: 
     # a config written in Python has not been through the YAML border: same checks, same messages
     config = build_config(TrainConfig, config_to_dict(config), where="config")
     if config.members == 1:
-        return train_network(config, out, resume=resume, quiet=quiet)
+        return train_one(config, out, resume=resume, quiet=quiet)
     if config.devices * config.num_nodes > 1:
         raise MedtailError(
             f"members: found {config.members} with several devices; expected 1. Train each member as a run of its own"
@@ -89,7 +89,7 @@ def train(config: TrainConfig, out: Path | str, *, resume: bool = False, quiet: 
         folder = out / MEMBERS / MEMBER.format(number)
         if not quiet:
             sys.stderr.write(f"member {number + 1} of {config.members}, seed {member.seed}\n")
-        outcomes.append(train_network(member, folder, resume=(folder / "config.yaml").exists(), quiet=quiet))
+        outcomes.append(train_one(member, folder, resume=(folder / "config.yaml").exists(), quiet=quiet))
     return _join(config, out, outcomes)
 
 

@@ -49,6 +49,7 @@ from medtail.training.module import TrainingModule
 from medtail.training.plan import ModelPlan, measure_band
 from medtail.training.predict import as_predictions, choose_device, score_rows
 from medtail.training.progress import counter, epoch_report
+from medtail.training.second import Start
 from medtail.training.state import Progress, optimizer_state, read_state, under_prefix
 
 FREE_TO_CHANGE = ("cache", "threads", "logging")
@@ -88,14 +89,17 @@ class TrainOutcome:
         }
 
 
-def train_network(config: TrainConfig, out: Path, *, resume: bool = False, quiet: bool = False) -> TrainOutcome:
+def train_network(
+    config: TrainConfig, out: Path, *, resume: bool = False, quiet: bool = False, start: Start | None = None
+) -> TrainOutcome:
     """Train one network and write its run folder; see `ensembles.train`, through which everybody calls it.
 
     Args:
-        config: What to train, checked; `members` is 1.
+        config: What to train, checked; `members` is 1 and there is no `second`.
         out: A new or empty folder; with `resume` the folder of a run that was cut off.
         resume: Go on from the last whole epoch.
         quiet: Show no progress.
+        start: The weights to begin with; None begins as the config says.
 
     Returns:
         Where the run is and how good it got.
@@ -105,6 +109,7 @@ def train_network(config: TrainConfig, out: Path, *, resume: bool = False, quiet
         MedtailError: The manifest, its folds or images are not usable, or the training diverged.
     """
     assert config.members == 1, "an ensemble trains its members one by one"
+    assert config.second is None, "stages are trained one by one"
     _check_devices(config)
     is_main = _rank() == 0  # other processes are launched by the first, after it has made the folder
     if is_main:
@@ -149,7 +154,7 @@ def train_network(config: TrainConfig, out: Path, *, resume: bool = False, quiet
         objective = build_objective(config.objective, loss=config.loss, context=context)
         together = joint_counts(feed.manifest)
         plan = ModelPlan(config, feed.manifest.labels, link=objective.link, context=context, together=together)
-        progress = _fit(config, out, feed, objective, plan, resume=resume, quiet=quiet or not is_main)
+        progress = _fit(config, out, feed, objective, plan, start=start, resume=resume, quiet=quiet or not is_main)
         if not is_main:
             return _outcome(out, progress)
         return _finish(config, out, feed, plan, counts, progress, table=table)
@@ -222,7 +227,15 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def _fit(
-    config: TrainConfig, out: Path, feed: Feed, objective: Objective, plan: ModelPlan, *, resume: bool, quiet: bool
+    config: TrainConfig,
+    out: Path,
+    feed: Feed,
+    objective: Objective,
+    plan: ModelPlan,
+    *,
+    start: Start | None,
+    resume: bool,
+    quiet: bool,
 ) -> Progress:
     """Train up to the last epoch and return how it went; the weights are on disk."""
     tensors, progress = read_state(out / LAST) if resume and (out / LAST).exists() else ({}, Progress())
@@ -230,8 +243,11 @@ def _fit(
         feed.sampler.load_state_dict(progress.sampler)
     if progress.is_stopped or progress.epochs_done >= config.optimizer.epochs:
         return progress
-    diagnoser = plan.build(load_weights=not tensors, architecture=progress.architecture)
-    if diagnoser.band is not None and not tensors:
+    architecture = progress.architecture if start is None else start.architecture
+    diagnoser = plan.build(load_weights=not tensors and start is None, architecture=architecture)
+    if start is not None:
+        start.begin(diagnoser)
+    elif diagnoser.band is not None and not tensors:
         measure_band(diagnoser.band, feed.store, rows=feed.real_train_rows, seed=config.seed)
     progress = replace(progress, architecture=diagnoser.backbone.architecture)
     module = TrainingModule(

@@ -18,6 +18,7 @@ from medtail.errors import MedtailError
 from medtail.judging.calibration_record import CALIBRATION, read_calibration
 from medtail.judging.evaluation import EvaluationConfig, evaluate
 from medtail.losses.build import LossConfig
+from medtail.losses.objectives import uses_loss
 from medtail.models.backbones import branch_configs
 from medtail.models.csasn import CsasnConfig
 from medtail.models.ensembles import read_ensemble_card
@@ -182,12 +183,33 @@ _LOSS_PAPERS = {
     "logit_adjusted": "menon2021",
     "ldam": "cao2019",
     "asl": "ridnik2021",
+    "distribution_balanced": "wu2020",
+    "ral": "park2023",
+    "equalization": "tan2020",
 }
+_OBJECTIVE_PAPERS = {
+    "two_way": "kobayashi2023",
+    "zlpr": "su2022",
+    "partial_labels": "cole2021",
+    "influence_balanced": "park2021",
+    "branches": "zhou2020b",
+    "skill_diverse": "zhang2022",
+}
+_HEAD_PAPERS = {
+    "class_attention": "liu2021",
+    "csra": "zhu2021",
+    "ml_decoder": "ridnik2023",
+    "label_graph": "chen2019b",
+}
+_MIX_PAPERS = {"mixup": "zhang2018", "cutmix": "yun2019", "remix": "chou2020", "balanced_mixup": "galdran2021"}
+
 _SAMPLER_PAPERS = {
     "class_balanced": "kang2020",
     "square_root": "kang2020",
     "progressive": "kang2020",
     "repeat_factor": "gupta2019",
+    "two_branches": "guo2021",
+    "deferred": "cao2019",
 }
 _MAP_PAPERS = {
     "platt": "platt1999",
@@ -207,7 +229,7 @@ _BACKBONE_PAPERS = {
 
 def _head_papers(head: HeadConfig) -> Sequence[str]:
     if not isinstance(head, CsasnConfig):
-        return ()
+        return tuple(key for key in (_HEAD_PAPERS.get(head.kind),) if key)
     used = ("li2025", "hu2018" if head.se else "", "woo2018" if head.cbam != "none" else "", "misra2019")
     return [key for key in used if key]
 
@@ -220,10 +242,12 @@ def methods_of(config: TrainConfig) -> Sequence[str]:
     found = (
         *branches,
         *_head_papers(config.head),
-        _LOSS_PAPERS.get(loss.kind),
+        _LOSS_PAPERS.get(loss.kind) if uses_loss(config.objective) else None,
+        _OBJECTIVE_PAPERS.get(config.objective.kind),
         _SAMPLER_PAPERS.get(sampler.kind),
-        "zhang2018" if config.optimizer.mixup > 0 else None,
+        None if config.mix is None else _MIX_PAPERS[config.mix.kind],
+        None if config.second is None else "kang2020",
         "lakshminarayanan2017" if config.members > 1 else None,
         "saito2015",
     )
-    return [key for key in found if key is not None]
+    return list(dict.fromkeys(key for key in found if key is not None))

@@ -28,6 +28,7 @@ from medtail.tables.domains import domain_numbers
 from medtail.tables.manifest import Manifest
 from medtail.training.config import TrainConfig
 from medtail.training.context import stream_counts
+from medtail.training.mixing import LabelMixer, mix_images, plan_mix
 from medtail.training.schedule import parameter_groups, rate_factor
 from medtail.training.tail_mix import TailMixPlan, mix_features, plan_tail_mix, strong_augmentation, tail_labels
 
@@ -85,6 +86,10 @@ class TrainingModule(pl.LightningModule):
         if config.tail_mix is not None:
             prevalence = train_fold(manifest).prevalence
             self.is_rare = tail_labels(prevalence, below=config.tail_mix.tail_below, labels=manifest.labels)
+        self.mixer: LabelMixer | None = None
+        if config.mix is not None:
+            groups = manifest.labels.group_indices
+            self.mixer = LabelMixer(config.mix, prevalence=train_fold(manifest).prevalence, groups=groups)
         self.moments: dict[int, dict[str, Tensor]] | None = None
 
     @property
@@ -167,8 +172,8 @@ class TrainingModule(pl.LightningModule):
         if plan is not None and bool(plan.strong.any()):
             images, moved = self._vary(plain, content, into=(images, moved), rows=plan.strong, batch_idx=batch_idx)
         inputs = self._prepare(self.diagnoser.inputs(images, moved))
-        if self.config.optimizer.mixup > 0:
-            inputs, targets = self._mix(inputs, targets, batch_idx)
+        if self.mixer is not None:
+            inputs, targets, batch = self._mix(inputs, targets, batch, batch_idx)
         features = self.diagnoser.backbone(inputs)
         if plan is not None:
             features, targets = mix_features(features, targets, plan)
@@ -249,17 +254,24 @@ class TrainingModule(pl.LightningModule):
             return varied, into[1]
         return varied, into[1].index_copy(0, where, warp_masks(content[where].to(images.dtype), drawn))
 
-    def _mix(self, images: Tensor, targets: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Mix each image with another; a label not assessed in either is not assessed in the mixture.
-
-        References:
-            zhang2018.
-        """
+    def _mix(self, images: Tensor, targets: Tensor, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor, Batch]:
+        """Mix images and labels; the batch that comes back has the rows that remain."""
+        assert self.mixer is not None
+        assert self.config.mix is not None
         random = stream(self.config.seed, "mixup", self.epoch, batch_idx, self.global_rank)
-        alpha = self.config.optimizer.mixup
-        share = float(random.beta(alpha, alpha))
-        partners = torch.from_numpy(random.permutation(len(images))).to(images.device)
-        return share * images + (1 - share) * images[partners], share * targets + (1 - share) * targets[partners]
+        plan = plan_mix(batch["streams"], config=self.config.mix, size_px=images.shape[-1], random=random)
+        mixed = self._prepare(mix_images(images, plan)), self.mixer.mix(targets, plan)
+        if len(plan.kept) == len(targets):
+            return *mixed, batch
+        kept = plan.kept.to(targets.device)
+        fewer = Batch(
+            images=batch["images"][kept],
+            targets=batch["targets"][kept],
+            rows=batch["rows"][kept],
+            streams=batch["streams"][kept],
+            content=batch["content"][kept],
+        )
+        return *mixed, fewer
 
     def _refuse(self, batch: Batch, value: float) -> None:
         rows = batch["rows"].cpu().numpy()

@@ -1,0 +1,111 @@
+"""What a training does after it is done: a second stage on the same features.
+
+Features are best learnt from images as they come, decisions from classes all alike. So the first stage is an ordinary
+training, and the second changes only what decides: a new last layer (cRT), one factor a class (LWS), or nothing that is
+trained at all (τ-normalisation). `stages` runs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, final
+
+from pydantic import Field
+
+from medtail.config import CLOSED
+from medtail.losses.build import LossConfig
+from medtail.models.checkpoint import load_model, read_card
+from medtail.models.diagnoser import Diagnoser
+from medtail.sampling.build import ClassBalancedSamplerConfig, SamplerConfig
+
+Learn = Literal["classifier", "scales", "all"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class RetrainConfig:
+    """A second training that starts from the first one's weights. Images are not mixed in it.
+
+    Attributes:
+        learn: `classifier` begins a new head on the frozen backbone; `scales` keeps the linear head and learns a factor
+            on each class's logit; `all` goes on with the whole network.
+        epochs: Passes over what the sampler draws.
+        learning_rate: Peak rate; None as in the first stage.
+        sampler: Which images an epoch shows.
+        loss: What is minimised; None as in the first stage.
+
+    References:
+        kang2020 (cRT, LWS); cao2019 (`all` with another loss or sampler: deferred re-balancing).
+    """
+
+    __pydantic_config__: ClassVar[Any] = CLOSED
+    kind: Literal["retrain"] = "retrain"
+    learn: Learn = "classifier"
+    epochs: Annotated[int, Field(ge=1)] = 10
+    learning_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
+    sampler: SamplerConfig = field(default_factory=ClassBalancedSamplerConfig)
+    loss: LossConfig | None = None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TauNormConfig:
+    """Make the classes' weights more alike in length: w ← w (m / ‖w‖)^τ, m the geometric mean length.
+
+    Nothing is trained; τ is the one of 0, 0.1, …, `highest` with the best macro F1 on tune, each group decided by its
+    largest score and free classes at 0.5. For a free class it moves the score but not the order of the images: AP and
+    AUROC stay, and so do decisions at thresholds chosen on tune.
+
+    Attributes:
+        highest: Largest τ tried, > 0.
+
+    References:
+        kang2020.
+    """
+
+    __pydantic_config__: ClassVar[Any] = CLOSED
+    kind: Literal["tau_norm"] = "tau_norm"
+    highest: Annotated[float, Field(gt=0.0, le=3.0)] = 1.0
+
+
+SecondConfig = Annotated[RetrainConfig | TauNormConfig, Field(discriminator="kind")]
+
+
+@final
+@dataclass(frozen=True)
+class Start:
+    """Where a second stage begins.
+
+    Attributes:
+        model: The first stage's model folder.
+        learn: What is to learn.
+    """
+
+    model: Path
+    learn: Learn
+
+    @property
+    def architecture(self) -> Mapping[str, Any] | None:
+        """The backbone's shape where the config alone does not say it."""
+        return read_card(self.model).architecture
+
+    def begin(self, into: Diagnoser) -> None:
+        """Copy what the second stage keeps of the first one's weights, and freeze what is not to learn in the head.
+
+        The backbone, where it is frozen, is frozen by the training module, epoch by epoch.
+
+        Raises:
+            MedtailError: The model folder is damaged.
+        """
+        source, _ = load_model(self.model)
+        kept = {
+            name: tensor
+            for name, tensor in source.state_dict().items()
+            if self.learn != "classifier" or not name.startswith("head.")
+        }
+        into.load_state_dict({**into.state_dict(), **kept})
+        if self.learn == "scales":
+            for name, parameter in into.head.named_parameters():
+                parameter.requires_grad_(name == "scales")
