@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from medtail.sources.phantom_writing import phantom_manifest
     from medtail.studies.ablation import ablation_study, run_study
     from medtail.studies.cv import cross_validation_study
+    from medtail.studies.ladder import load_ladder, run_ladder
+    from medtail.studies.learning_curve import load_curve, run_curve
     from medtail.tables.audit import audit_manifest
     from medtail.tables.folds import cross_validation_folds, hold_out_test
     from medtail.tables.labels import LabelSpace
@@ -108,6 +110,8 @@ _HOME = {
     "judge_sets": "judging.conformal_coverage",
     "judge_unknown": "judging.unknown",
     "level_law": "lexicons.propagation",
+    "load_curve": "studies.learning_curve",
+    "load_ladder": "studies.ladder",
     "load_train_config": "training.config",
     "manifest_from_frame": "tables.manifest",
     "parse_reading": "lexicons.parsing",
@@ -124,6 +128,8 @@ _HOME = {
     "report_run": "training.judged",
     "retarget": "judging.retarget",
     "retarget_predictions": "judging.retarget",
+    "run_curve": "studies.learning_curve",
+    "run_ladder": "studies.ladder",
     "run_study": "studies.ablation",
     "score_medmnist": "challenges.medmnist",
     "score_table": "judging.score_table",
@@ -177,6 +183,8 @@ __all__ = [
     "judge_sets",
     "judge_unknown",
     "level_law",
+    "load_curve",
+    "load_ladder",
     "load_train_config",
     "manifest_from_frame",
     "parse_reading",
@@ -193,6 +201,8 @@ __all__ = [
     "report_run",
     "retarget",
     "retarget_predictions",
+    "run_curve",
+    "run_ladder",
     "run_study",
     "score_medmnist",
     "score_table",

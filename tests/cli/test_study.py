@@ -108,3 +108,49 @@ def test_cv_writes_the_tables_of_one_arm(folder: Path, capsys: pytest.CaptureFix
     assert call([*words, "--no-duplicates", "--out", "out", "--set", "optimizer.keep=last"]) == 0
     assert capsys.readouterr().out.startswith("all classes: the test fold, opened once for all arms, scores averaged")
     assert (folder / "out" / "study.html").exists()
+
+
+def test_a_ladder_prints_its_table_its_choice_and_where_the_pages_are(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder / "ladder.yaml", {"base": "train.yaml", "floors": ["prevalence"], "judge": {"bootstrap": 50}})
+    words = ["study", "ladder", "ladder.yaml", "--rungs", "focal", "--seeds", "1", "--steps", "1", "--out", "out"]
+    assert call(words) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("The ladder: the tune fold")
+    assert "Tune chooses '" in out
+    assert "0 of 3 cells; prevalence/seed_0/fold_0" in err
+    assert "Written: out/ladder.html, ladder.md, ladder.json, ladder.csv; study.html and more." in err
+    assert call([*words, "--json", "-q"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["finished"], found["steps"], found["choice"]["tried"]) == (3, 1, 2)
+
+
+def test_a_learning_curve_prints_its_answers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["study", "learning-curve", "train.yaml", "--fractions", ".5,1", "--target", "ap=0.99", "--seeds", "1"]
+    assert call([*words, "--set", "judge.bootstrap=50", "--out", "out"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("How many more patients: the tune fold")
+    assert "AP ≥ 0.99" in out
+    assert "Written: out/curve.html, curve.md, curve.json, curve.csv; study.html and more." in err
+    assert call([*words, "--set", "judge.bootstrap=50", "--out", "out", "--json", "-q"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["class"] for one in found["answers"]] == ["bright", ""]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["ladder", "ladder.yaml", "--rungs", "fokal", "--out", "out"], "no rung 'fokal'; did you mean 'focal'?"),
+        (["learning-curve", "train.yaml", "--fractions", "a", "--out", "out"], "--fractions 'a': expected numbers"),
+        (["learning-curve", "train.yaml", "--target", "ap", "--out", "out"], "--target 'ap': expected FIGURE=VALUE"),
+        (["learning-curve", "train.yaml", "--fractions", ".5,.7", "--out", "out"], "rising shares that end with 1"),
+    ],
+)
+def test_wrong_use_of_ladder_and_curve_exits_with_2(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    write(folder / "ladder.yaml", {"base": "train.yaml"})
+    assert call(["study", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not (folder / "out").exists()

@@ -47,7 +47,15 @@ CONFIGS: dict[str, SamplerConfig] = {
     "two_branches reversed": TwoBranchesSamplerConfig(second="reversed"),
     "deferred": DeferredSamplerConfig(balance_from=0.5),
 }
-NEEDS_POSITIVES = ("class_balanced", "square_root", "progressive", "sites", "two_branches", "two_branches reversed", "deferred")
+NEEDS_POSITIVES = (
+    "class_balanced",
+    "square_root",
+    "progressive",
+    "sites",
+    "two_branches",
+    "two_branches reversed",
+    "deferred",
+)
 every_sampler = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 
 

@@ -104,7 +104,7 @@ def make_cell(
     predictions = Predictions(
         image_ids=rows.frame["image_id"].to_numpy(dtype=object),
         patients=rows.patients,
-        scores=scores_of(cell, rows, skill=skill[cell.arm]),
+        scores=scores_of(cell, rows, skill=skill.get(cell.arm, 1.0)),
         targets=rows.targets.astype(float),
         labels=rows.labels,
         folds=rows.folds,
@@ -187,3 +187,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
         make_cell(cell)
     scored = tune_set(study, root, whole_seeds(study, root))
     return Whole(study, root, scored, judge(scored, reference="full", config=study.judge))
+
+
+@pytest.fixture
+def finish() -> Callable[..., None]:
+    """Write what a finished cell holds, with made-up scores of a given skill; see `make_cell`."""
+    return make_cell

@@ -168,6 +168,7 @@ def test_a_cell_that_kills_its_process_again_and_again_is_given_up(make_study, t
 
     def train(cell: Cell) -> None:
         if cell.name == cells[1].name:
+            (tmp_path / f"died_{os.getpid()}").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         finish(cell)
 
@@ -175,6 +176,7 @@ def test_a_cell_that_kills_its_process_again_and_again_is_given_up(make_study, t
     assert [cell.name for cell in tally.failed] == [cells[1].name]
     assert failure_of(cells[1]).startswith("its process ended by signal 9 2 times; out of memory?")
     assert len(tally.finished) == len(cells) - 1
+    assert len(list(tmp_path.glob("died_*"))) == 2
 
 
 def test_an_interrupted_process_stops_the_command(make_study, tmp_path: Path, forked: None) -> None:

@@ -102,6 +102,9 @@ def test_an_arm_that_comes_after_test_was_opened_is_refused(make_study, fill, tm
     late = make_study(judge=JudgeConfig(fold="test"), overrides={"full": {}, "late": {"loss.kind": "asl"}})
     with pytest.raises(MedtailError, match=r"test was opened on .* for full, twin, poor; scores of late would be"):
         check_unopened(late, root)
+    fill(late, root, only="late/", test=True)
+    with pytest.raises(MedtailError, match="scores of late would be"):
+        final_sets(late, root, tune_set(late, root, whole_seeds(late, root)))
     check_unopened(replace(late, judge=JudgeConfig(fold="tune")), root)  # tune may be looked at as often as one likes
     check_unopened(study, root)
 

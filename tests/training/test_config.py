@@ -120,8 +120,8 @@ def test_objectives_for_experts_ask_for_their_head_and_streams() -> None:
         train_config({"manifest": "m.csv", "objective": {"kind": "branches"}})
     assert "head: found 'linear'; expected `head: {kind: experts, count: 2}`" in str(caught.value)
     assert "sampler: found 'uniform', which has one stream; expected 'two_branches'" in str(caught.value)
+    head = {"kind": "experts", "count": 2}
     with pytest.raises(UsageError, match="count: 3"):
-        head = {"kind": "experts", "count": 2}
         train_config({"manifest": "m.csv", "objective": {"kind": "skill_diverse"}, "head": head})
 
 
@@ -137,8 +137,11 @@ def test_balanced_mixup_asks_for_two_streams_and_no_tail_mix() -> None:
 def test_second_stage_that_cannot_follow_is_refused_with_the_first() -> None:
     with pytest.raises(UsageError, match=r"second\.learn: 'classifier' freezes the backbone.*expected devices 1"):
         train_config({"manifest": "m.csv", "devices": 2, "second": {"kind": "retrain"}})
+    branches = {
+        "head": {"kind": "experts", "count": 2},
+        "objective": {"kind": "branches"},
+        "sampler": {"kind": "two_branches"},
+        "second": {"kind": "retrain"},  # whose sampler, if not said, is class_balanced
+    }
     with pytest.raises(UsageError, match="which has one stream"):
-        head, objective = {"kind": "experts", "count": 2}, {"kind": "branches"}
-        sampler = {"kind": "two_branches"}
-        second = {"kind": "retrain"}  # whose sampler, if not said, is class_balanced
-        train_config({"manifest": "m.csv", "head": head, "objective": objective, "sampler": sampler, "second": second})
+        train_config({"manifest": "m.csv", **branches})

@@ -1,4 +1,4 @@
-"""`medtail study cv | ablate | ladder | learning-curve | show`: trainings compared over seeds and folds, resumed and spread over processes."""
+"""`medtail study cv | ablate | ladder | learning-curve | show`: trainings compared, resumed, spread over processes."""
 
 from __future__ import annotations
 

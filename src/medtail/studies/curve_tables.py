@@ -55,9 +55,9 @@ def need_words(one: GrowthOf, need: Need, *, level: float = 0.95) -> str:
             is_sure = one.growth.low[largest] >= need.target
             return "reached" if is_sure else "reached, though the interval holds smaller values"
         case "undefined":
-            return (
-                "cannot be judged: it is undefined at every size (no positive images to score, or none to learn from)"
-            )
+            return "cannot be judged: no patients with it to learn from, or none to judge by"
+        case "few_patients":
+            return f"cannot be judged: fewer than {FEWEST_PATIENTS} patients with it (or without) to judge by"
         case "few_sizes":
             return f"cannot be extrapolated: fewer than {FEWEST_SIZES} sizes define it"
         case "flat":

@@ -109,8 +109,9 @@ def family_of(arm: str) -> str:
 
 def ladder_grid(ladder: Ladder, judged: Judged, table: pd.DataFrame, *, short: bool = False) -> Grid:
     """Return the one table as words; the chosen rung is marked."""
-    columns = [name for name in (SHORT if short else PLACES) if name in table and table[name].notna().any()]
     lead = next(name for name, (metric, group, _) in PLACES.items() if (metric, group) == (ladder.choose_by, ""))
+    asked = (lead, *(name for name in (SHORT if short else PLACES) if name != lead))
+    columns = [name for name in asked if name == lead or table[name].notna().any()]
     rows = []
     for row in table.to_dict("records"):
         name = f"{row['rung']} *" if row["chosen"] else str(row["rung"])
@@ -120,7 +121,7 @@ def ladder_grid(ladder: Ladder, judged: Judged, table: pd.DataFrame, *, short: b
         told = interval_text(gap, row[f"{lead}_difference_low"], row[f"{lead}_difference_high"]) if is_known else "–"
         verdict = str(row[f"{lead}_verdict"]) if is_known else "reference" if row["rung"] == REFERENCE else "–"
         ratio = "–" if np.isnan(row["step_ratio"]) else f"{row['step_ratio']:.2f}"
-        rows.append((name, *cells, told, verdict, f"{row['parameters']:,}", ratio))
+        rows.append((name, cells[0], told, verdict, *cells[1:], f"{row['parameters']:,}", ratio))
     headings = [PLACES[column][2] for column in columns]
     note = (
         f"* chosen on tune. Difference: {PLACES[lead][2]} minus that of {REFERENCE}, on the same resampled patients and"
@@ -128,7 +129,7 @@ def ladder_grid(ladder: Ladder, judged: Judged, table: pd.DataFrame, *, short: b
         f" {REFERENCE}'s."
     )
     title = f"The ladder: {set_words(ladder.study, judged.name)}"
-    heads = ("rung", *headings, f"{PLACES[lead][2]} − {REFERENCE}", "verdict", "parameters", "time")
+    heads = ("rung", headings[0], f"{PLACES[lead][2]} − {REFERENCE}", "verdict", *headings[1:], "parameters", "time")
     return Grid(title, note, heads, tuple(rows))
 
 
@@ -186,7 +187,7 @@ def _final_words(ladder: Ladder, outcome: StudyOutcome, choice: Choice) -> list[
             & (table["tail_group"] == "")
         ].iloc[0]  # fmt: skip
         said.append(f"The test fold says of that choice: {pair_statement(row, final.comparison).text}")
-    if best != choice.rung:
+    if by_arm[best] > by_arm[choice.rung]:
         said.append(
             f"On test {best!r} has the largest {CRITERIA[ladder.choose_by]}, {number_text(by_arm[best])} against"
             f" {number_text(by_arm[choice.rung])} of the choice. That is known now and could not be then: it is no"
@@ -221,12 +222,26 @@ def ladder_cautions(ladder: Ladder, outcome: StudyOutcome) -> list[str]:
         " backbone. Nothing was tuned for any of them: each stands at its published or default setting, or at what"
         " `adjust` says. A rung that needs another rate is at a disadvantage here.",
     ]
+    for one in outcome.judged:
+        rows = one.values[(one.values["class"] == "") & (one.values["tail_group"] == "")]
+        silent = [arm for arm in ladder.rungs if (_of(rows, arm, "f1") == 0.0) and (_of(rows, arm, "recall") == 0.0)]
+        if silent:
+            said.append(
+                f"{one.name}: {listing(silent)} call nothing at their thresholds, so their F1 is 0 whatever they know."
+                " Where positives are few, thresholds are held near 0.5; look at AP, or judge with"
+                " `thresholds: {shrink_to: plug_in}`."
+            )
     if ladder.study.is_cross_validated:
         said.append(
             "In a cross-validation the rows the choice was made on are those of the table; the gain on left-out"
             " patients corrects for the choosing, not for models that share most of their training images."
         )
     return [*said, *cautions(ladder.study, outcome.judged, failed=failures, unfinished=unfinished)]
+
+
+def _of(rows: pd.DataFrame, arm: str, metric: str) -> float:
+    found = rows.loc[(rows["arm"] == arm) & (rows["metric"] == metric), "value"]
+    return float(found.iloc[0]) if len(found) else float("nan")
 
 
 def ladder_text(ladder: Ladder, outcome: StudyOutcome, choice: Choice | None) -> str:
@@ -297,7 +312,7 @@ def _write_page(
     for one, grid in zip(outcome.judged, grids, strict=True):
         drawn = lead_forest(one, reference=REFERENCE)
         pictures = () if drawn is None else (Picture(drawn, f"Each rung minus {REFERENCE}, with its interval."),)
-        verdict_column = len(grid.columns) - 3
+        verdict_column = grid.columns.index("verdict")
         title = f"On {set_words(ladder.study, one.name)}"
         sections.append(Section(one.name, title, grids=(PageGrid(grid, texts=(verdict_column,)),), pictures=pictures))
     if choice is not None:

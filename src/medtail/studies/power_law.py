@@ -235,10 +235,10 @@ def patients_needed(growth: Growth, target: float, *, has_few_patients: bool = F
         has_few_patients: Whether too few patients were there to judge by; then nothing is said.
 
     Returns:
-        The answer. `few_patients`: as was said. `reached`: the value there is is at the goal. `few_sizes`: fewer than three sizes define the figure.
-        `flat`: the rise from the smallest size to the largest is not beyond doubt. `above`: the law ends below the
-        goal. `open`: it gets there, but too many of the resamples' laws do not. `far`: it gets there beyond four times
-        what was measured.
+        The answer. `few_patients`: as was said. `reached`: the value there is is at the goal. `few_sizes`: fewer than
+        three sizes define the figure. `flat`: the rise from the smallest size to the largest is not beyond doubt.
+        `above`: the law ends below the goal. `open`: it gets there, but too many of the resamples' laws do not. `far`:
+        it gets there beyond four times what was measured.
     """
     nan = float("nan")
     if not len(growth.values):

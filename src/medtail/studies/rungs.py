@@ -275,11 +275,14 @@ RUNGS: Mapping[str, Rung] = {
         },
         needs="multilabel",
     ),
-    "experts": Rung(
+    "sade": Rung(
         "experts",
         "Three last layers, each for another distribution of classes; their mean.",
         "zhang2022",
-        {"head": {"kind": "experts", "count": 3}, "objective": {"kind": "skill_diverse"}},
+        {
+            "head": {"kind": "experts", "count": 3, "prior_bias": False},
+            "objective": {"kind": "skill_diverse", "link": LINK},
+        },
     ),
     "syntus": Rung(
         "whole",
