@@ -199,7 +199,7 @@ def test_every_config_is_valid(config: Path) -> None:
             "tail_mix.stream: found 1, but sampler 'uniform' has streams 0 to 0",
         ),
         ({"objective": {"kind": "plain"}}, "head.batch_mixer: its route is read by the objective 'syntus' alone"),
-        ({"optimizer": {"batch_size": 1}}, "sampler 'two_streams' expected at least 2"),
+        ({"optimizer": {"batch_size": 1}}, "a sampler of two streams expected at least 2"),
         ({"tail_mix": {"tail_below": 1e-6}}, "tail_mix.tail_below: no label is in fewer than"),
     ],
 )

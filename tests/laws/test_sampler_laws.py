@@ -181,7 +181,8 @@ def test_the_long_run_frequency_is_the_promised_one(config: SamplerConfig, manif
 def test_every_draw_belongs_to_a_stream(config: SamplerConfig, manifest: Manifest) -> None:
     sampler = build(config, manifest)
     streams = sampler.streams(3)
-    assert streams.dtype == np.int64 and (streams >= 0).all()
+    assert streams.dtype == np.int64
+    assert (streams >= 0).all()
     assert len(streams) == len(sampler.draw(3))
 
 

@@ -74,6 +74,19 @@ def test_who_finds_a_claim_dead_looks_again_before_removing_it(tmp_path: Path, m
     assert read_claim(path) == living
 
 
+def test_deaths_with_a_claim_are_counted_within_one_command(tmp_path: Path) -> None:
+    path = tmp_path / "cell.claim"
+    put(path, Claim(socket.gethostname(), dead_pid(), "", 0.0, "old", "this", 1))
+    again = take(path, attempt="this")
+    assert again is not None
+    assert (again.attempt, again.deaths) == ("this", 2)
+    assert read_claim(path) == again
+    put(path, Claim(socket.gethostname(), dead_pid(), "", 0.0, "old", "this", 1))
+    other = take(path, attempt="another command")
+    assert other is not None
+    assert other.deaths == 0
+
+
 def test_another_machines_claim_stays(tmp_path: Path) -> None:
     path = tmp_path / "cell.claim"
     put(path, Claim("elsewhere.example", dead_pid(), "", 0.0, "theirs"))

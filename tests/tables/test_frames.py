@@ -128,7 +128,11 @@ def test_a_header_alone_is_an_empty_table(tmp_path):
         ("t.csv", b"\x89PNG\r\n\x1a\n" + bytes(99), r"t\.csv: cannot be read as CSV .*Save it as UTF-8 CSV"),
         ("t.csv", b"a,b\n\x00,1\n", r"t\.csv: cannot be read as CSV \(it holds zero bytes\)\. Is it text\?"),
         ("t.csv.gz", PLAIN, r"t\.csv\.gz: cannot be read \(Not a gzipped file.*\)\. Is the file whole\?"),
-        ("t.csv.gz", gzip.compress(PLAIN * 99, mtime=0)[:40], r"t\.csv\.gz: cannot be read \(.*\)\. Is the file whole\?"),
+        (
+            "t.csv.gz",
+            gzip.compress(PLAIN * 99, mtime=0)[:40],
+            r"t\.csv\.gz: cannot be read \(.*\)\. Is the file whole\?",
+        ),
         ("t.xlsx", b"PK\x03\x04", r"t\.xlsx: unknown ending '\.xlsx'; expected a manifest as \.csv or \.parquet"),
         ("t", PLAIN, r"t: unknown ending ''; expected a manifest as \.csv or \.parquet"),
         ("t.parquet", b"", r"t\.parquet: cannot be read as Parquet .* Expected a manifest"),

@@ -20,7 +20,9 @@ def write(folder: Path, text: str) -> Path:
 
 def test_every_mistake_of_a_file_is_listed_with_its_place(tmp_path: Path) -> None:
     path = write(
-        tmp_path, "manifest: m.csv\nlos: {kind: bce}\noptimizer: {epochs: 0, learning_rat: 1}\nhead: {kind: linear, dropout: 2}\n"
+        tmp_path,
+        "manifest: m.csv\nlos: {kind: bce}\noptimizer: {epochs: 0, learning_rat: 1}\n"
+        "head: {kind: linear, dropout: 2}\n",
     )
     with pytest.raises(UsageError) as caught:
         load_train_config(path)

@@ -72,7 +72,7 @@ def test_a_run_cut_off_between_members_resumes_to_the_same_bytes(
 ) -> None:
     config = make_config(members=3)
     train(config, tmp_path / "whole", quiet=True)
-    genuine, trained = ensembles.train_network, []
+    genuine, trained = ensembles.train_one, []
 
     def killed_in_the_second(config: TrainConfig, out: Path, *, resume: bool, quiet: bool) -> TrainOutcome:
         if len(trained) == 1:
@@ -81,7 +81,7 @@ def test_a_run_cut_off_between_members_resumes_to_the_same_bytes(
         trained.append(out)
         return genuine(config, out, resume=resume, quiet=quiet)
 
-    monkeypatch.setattr(ensembles, "train_network", killed_in_the_second)
+    monkeypatch.setattr(ensembles, "train_one", killed_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "cut", quiet=True)
     monkeypatch.undo()

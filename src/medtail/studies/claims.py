@@ -13,7 +13,7 @@ import os
 import socket
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -37,6 +37,8 @@ class Claim:
             with the same number.
         since: When it took the cell, seconds since 1970.
         key: Random, so that nobody releases another's claim.
+        attempt: The command it works for; "" if that does not matter.
+        deaths: Processes of the same command that died with this claim before.
     """
 
     host: str
@@ -44,6 +46,8 @@ class Claim:
     born: str
     since: float
     key: str
+    attempt: str = ""
+    deaths: int = 0
 
     def is_dead(self) -> bool:
         """Return whether the process is known not to be there any more; False for other machines."""
@@ -59,11 +63,12 @@ class Claim:
         return f"{self.host}, process {self.pid}, for {max(0.0, time.time() - self.since) / 60:.0f} min"
 
 
-def take(path: Path) -> Claim | None:
+def take(path: Path, *, attempt: str = "") -> Claim | None:
     """Take a claim, if nobody alive holds it.
 
     Args:
         path: The claim's file.
+        attempt: The command the process works for: deaths are counted within one.
 
     Returns:
         The claim, to be given back with `release`; None if it is another's.
@@ -82,7 +87,7 @@ def take(path: Path) -> Claim | None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     pid = os.getpid()
-    claim = Claim(socket.gethostname(), pid, born_at(pid), round(time.time(), 3), uuid.uuid4().hex)
+    claim = Claim(socket.gethostname(), pid, born_at(pid), round(time.time(), 3), uuid.uuid4().hex, attempt)
     if _place(path, claim):
         return claim
     if not _is_free(path):
@@ -90,6 +95,9 @@ def take(path: Path) -> Claim | None:
     # only the holder of this lock removes another's claim, and looks again before: nobody alive is put out
     with FileLock(str(path) + ".lock"):
         if _is_free(path):
+            dead = read_claim(path)
+            if dead is not None and attempt and dead.attempt == attempt:
+                claim = replace(claim, deaths=dead.deaths + 1)
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
         return claim if _place(path, claim) else None
@@ -108,7 +116,13 @@ def read_claim(path: Path) -> Claim | None:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         return Claim(
-            str(value["host"]), int(value["pid"]), str(value["born"]), float(value["since"]), str(value["key"])
+            str(value["host"]),
+            int(value["pid"]),
+            str(value["born"]),
+            float(value["since"]),
+            str(value["key"]),
+            str(value.get("attempt", "")),
+            int(value.get("deaths", 0)),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

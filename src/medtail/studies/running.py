@@ -16,7 +16,6 @@ import sys
 import time
 import traceback
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -108,11 +107,15 @@ def sweep(
                 continue
             if is_wanted is not None and not is_wanted():
                 return
-            claim = take(cell.claim)
+            claim = take(cell.claim, attempt=attempt)
             if claim is None:
                 continue
             try:
                 if cell.record.exists():
+                    continue
+                if claim.deaths >= MOST_DEATHS:
+                    told = f"its process was ended {claim.deaths} times without a word; out of memory?"
+                    record_failure(cell, told, attempt=attempt)
                     continue
                 if tick is not None:
                     tick(_done(cells, attempt), len(cells), cell.name)
@@ -218,14 +221,15 @@ def _run_processes(
     threads = max(1, _usable_cores() // workers)
     ready = [replace(c, config=replace(c.config, threads=c.config.threads or threads)) for c in cells]
     context = multiprocessing.get_context("spawn")
-    deaths: Counter[str] = Counter()
+    deaths, done = 0, -1
     crew: list[Any] = []
     try:
         while True:
             ended = [process for process in crew if not process.is_alive()]
             crew = [process for process in crew if process not in ended]
-            for process in ended:
-                _mourn(ready, process, attempt, deaths)
+            if (now := _done(cells, attempt)) != done:
+                deaths, done = 0, now
+            deaths = _mourn(ended, deaths, workers=workers)
             states = {c.name: state_of(c) for c in ready if not _failed_now(c, attempt)}
             free = [name for name, state in states.items() if state not in ("finished", "running")]
             if not crew and not free:
@@ -237,7 +241,7 @@ def _run_processes(
                 crew.append(process)
             if tick is not None:
                 busy = sum(state == "running" for state in states.values())
-                tick(_done(cells, attempt), len(cells), f"{busy} running")
+                tick(done, len(cells), f"{busy} running")
             time.sleep(POLL_S)
     finally:
         _dismiss(crew)
@@ -247,27 +251,22 @@ def _run_processes(
                 release(cell.claim, claim)
 
 
-def _mourn(cells: Sequence[Cell], process: Any, attempt: str, deaths: Counter[str]) -> None:
-    """Note at which cell a process died; the second time, the cell is recorded as failed.
+def _mourn(ended: Sequence[Any], deaths: int, *, workers: int) -> int:
+    """Count the processes that died since a cell was last done; each was at a cell, whose next holder counts too.
 
     Raises:
-        KeyboardInterrupt: It was interrupted.
-        MedtailError: Processes end again and again without having taken a cell.
+        KeyboardInterrupt: One was interrupted.
+        MedtailError: They die again and again without anything being done.
     """
-    code = process.exitcode
-    if code == 0:
-        return
-    if code == 130:
-        raise KeyboardInterrupt
-    how = f"by signal {-code}" if code < 0 else f"with code {code}"
-    held = [cell for cell in cells if (claim := read_claim(cell.claim)) is not None and claim.pid == process.pid]
-    for cell in held:
-        deaths[cell.name] += 1
-        if deaths[cell.name] >= MOST_DEATHS and not cell.record.exists():
-            record_failure(cell, f"its process ended {how} {MOST_DEATHS} times; out of memory?", attempt=attempt)
-    deaths[""] += not held
-    if deaths[""] > MOST_DEATHS:
-        raise MedtailError(f"study: its processes end {how} before they begin; run it with `--workers 1` to see why.")
+    for process in ended:
+        code = process.exitcode
+        if code == 130:
+            raise KeyboardInterrupt
+        deaths += code != 0
+        if deaths > MOST_DEATHS * workers + MOST_DEATHS:
+            how = f"by signal {-code}" if code < 0 else f"with code {code}"
+            raise MedtailError(f"study: its processes end {how} and nothing is done; `--workers 1` shows why.")
+    return deaths
 
 
 def _work(cells: Sequence[Cell], attempt: str, train: Callable[[Cell], None] | None) -> None:
