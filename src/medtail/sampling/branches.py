@@ -16,7 +16,7 @@ from pydantic import Field
 from medtail.config import CLOSED
 from medtail.sampling.classic import Plan, UniformSampler, class_members, classwise_shares
 from medtail.sampling.contract import Sampler
-from medtail.sampling.streams import batch_halves
+from medtail.sampling.streams import batch_halves, mixed_shares
 from medtail.seeding import stream
 
 POWERS = {"balanced": 0.0, "reversed": -1.0}
@@ -107,9 +107,7 @@ class TwoBranchesSampler(Sampler):
 
     def frequencies(self, epoch: int) -> np.ndarray:
         """Promise each row the mean of what its streams promise."""
-        first = -(-self._plan.epoch_rows // 2) / self._plan.epoch_rows
-        uniform, second = self.stream_frequencies(epoch)
-        return np.asarray(first * uniform + (1.0 - first) * second)
+        return mixed_shares(self.stream_frequencies(epoch), epoch_rows=self._plan.epoch_rows)
 
     def stream_frequencies(self, epoch: int) -> np.ndarray:
         """Promise each row its share of either stream, float64 [2, train rows]."""

@@ -103,6 +103,21 @@ def two_stream_epoch(rows: int, *, batch_size: int, world_size: int) -> tuple[in
     return 2 * steps * (-(-even // world_size) * world_size), steps
 
 
+def mixed_shares(shares: np.ndarray, *, epoch_rows: int) -> np.ndarray:
+    """Return how often each row is drawn when two streams share an epoch, the first having the odd draw.
+
+    Args:
+        shares: Of either stream, float64 [2, rows]; each adds up to 1.
+        epoch_rows: Draws of an epoch.
+
+    Example:
+        >>> mixed_shares(np.array([[0.5, 0.5], [0.0, 1.0]]), epoch_rows=4).tolist()
+        [0.25, 0.75]
+    """
+    first = -(-epoch_rows // 2) / epoch_rows
+    return np.asarray(first * shares[0] + (1.0 - first) * shares[1])
+
+
 def batch_halves(draws: int, *, steps: int) -> np.ndarray:
     """Return the stream of each draw of an epoch: 0 for the first half of every batch and 1 for the second.
 
@@ -204,9 +219,7 @@ class TwoStreamSampler(Sampler):
 
     def frequencies(self, epoch: int) -> np.ndarray:
         """Promise each row the mean of what its streams promise."""
-        first = -(-self._plan.epoch_rows // 2) / self._plan.epoch_rows
-        uniform, second = self.stream_frequencies(epoch)
-        return np.asarray(first * uniform + (1.0 - first) * second)
+        return mixed_shares(self.stream_frequencies(epoch), epoch_rows=self._plan.epoch_rows)
 
     def stream_frequencies(self, epoch: int) -> np.ndarray:
         """Promise each row its share of either stream, float64 [2, train rows]."""

@@ -114,12 +114,31 @@ def run_study(
         MedtailError: Its tables are not usable, or an arm is new after test was opened.
         KeyboardInterrupt: It was interrupted; the folder is consistent.
     """
+    root = begin_study(study, out, watch=watch)
+    tally = run_cells(study.cells(root), workers=workers, quiet=quiet)
+    return judge_study(study, root, tally, watch=watch)
+
+
+def begin_study(study: Study, out: Path | str, *, watch: Watch | None = None) -> Path:
+    """Check a study, and make its folder or find it again.
+
+    Args:
+        study: The study.
+        out: A new folder, or the one in which it was begun.
+        watch: Given what is being done, returns what is told (done, total), or None.
+
+    Returns:
+        The folder, as an absolute path.
+
+    Raises:
+        UsageError: The study is no fair comparison, or not the one begun in the folder.
+        MedtailError: Its tables are not usable, or an arm is new after test was opened.
+    """
     root = Path(out).absolute()
     check_study(study)
     begin(study, root, duplicates=study_duplicates(study, watch) if needs_duplicates(study, root) else None)
     check_unopened(study, root)
-    tally = run_cells(study.cells(root), workers=workers, quiet=quiet)
-    return judge_study(study, root, tally, watch=watch)
+    return root
 
 
 def judge_study(study: Study, root: Path, tally: Tally, *, watch: Watch | None = None) -> StudyOutcome:

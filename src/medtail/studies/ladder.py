@@ -23,7 +23,7 @@ from pydantic import Field
 from medtail.config import CLOSED, apply_overrides, build_config, read_yaml
 from medtail.errors import MedtailError, Problems, UsageError, did_you_mean
 from medtail.runs import read_json, write_json
-from medtail.studies.ablation import StudyOutcome, Watch, judge_study, study_duplicates
+from medtail.studies.ablation import StudyOutcome, Watch, begin_study, judge_study
 from medtail.studies.arms import Arm, nested, resolve_arms
 from medtail.studies.choice import Choice, Criterion, choose
 from medtail.studies.config import (
@@ -39,10 +39,10 @@ from medtail.studies.config import (
     training_of,
 )
 from medtail.studies.floors import FLOORS, floor_arm, prevalence, run_ladder_cell, score_floors, usable_floors
-from medtail.studies.protocol import Study, begin, check_study, needs_duplicates, read_external
+from medtail.studies.protocol import Study, read_external
 from medtail.studies.rungs import REFERENCE, RUNGS, choose_rungs, plain_base, rung_keys
 from medtail.studies.running import run_cells
-from medtail.studies.scores import EXTERNAL, TEST, check_unopened, opened, tune_set, whole_seeds
+from medtail.studies.scores import EXTERNAL, TEST, opened, tune_set, whole_seeds
 from medtail.tables.manifest import Manifest, read_manifest
 from medtail.training.config import TrainConfig, merge, select_classes, train_config
 
@@ -311,10 +311,8 @@ def run_ladder(
     """
     from medtail.studies.ladder_tables import ladder_text, write_ladder
 
-    study, root = ladder.study, Path(out).absolute()
-    check_study(study)
-    begin(study, root, duplicates=study_duplicates(study, watch) if needs_duplicates(study, root) else None)
-    check_unopened(study, root)
+    study = ladder.study
+    root = begin_study(study, out, watch=watch)
     cells = study.cells(root)
     tally = run_cells(cells, workers=workers, quiet=quiet, train=run_ladder_cell)
     choice = settle(ladder, root)

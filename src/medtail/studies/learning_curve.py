@@ -29,7 +29,7 @@ from medtail.judging.paired_draws import draw_systems
 from medtail.judging.questions import ask
 from medtail.runs import atomic_path
 from medtail.seeding import stream_seed
-from medtail.studies.ablation import StudyOutcome, Watch, judge_study, study_duplicates
+from medtail.studies.ablation import StudyOutcome, Watch, begin_study, judge_study
 from medtail.studies.arms import Arm, Change
 from medtail.studies.cells import Cell
 from medtail.studies.config import (
@@ -41,9 +41,9 @@ from medtail.studies.config import (
     training_of,
 )
 from medtail.studies.power_law import Growth, measure_growth
-from medtail.studies.protocol import Study, begin, check_study, fold_tables, needs_duplicates
+from medtail.studies.protocol import Study, fold_tables
 from medtail.studies.running import run_cells
-from medtail.studies.scores import ScoredSet, check_unopened, final_sets, tune_set, whole_seeds
+from medtail.studies.scores import ScoredSet, final_sets, tune_set, whole_seeds
 from medtail.tables.manifest import Manifest, read_manifest
 from medtail.tables.splits import assign_groups
 from medtail.training.config import TrainConfig, merge, select_classes, train_config
@@ -361,10 +361,8 @@ def run_curve(
     """
     from medtail.studies.curve_tables import curve_text, write_curve
 
-    study, root = curve.study, Path(out).absolute()
-    check_study(study)
-    begin(study, root, duplicates=study_duplicates(study, watch) if needs_duplicates(study, root) else None)
-    check_unopened(study, root)
+    study = curve.study
+    root = begin_study(study, out, watch=watch)
     cells = curve_cells(curve, root)
     tally = run_cells(cells, workers=workers, quiet=quiet)
     outcome = judge_study(study, root, tally, watch=watch)
