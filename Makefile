@@ -41,11 +41,14 @@ types:
 contracts:
 	$(BIN)/lint-imports
 
+# one thread a process: two processes with two threads each wait for each other on two cores
+fast: export OMP_NUM_THREADS = 1
 fast:
 	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile --cov --cov-report=term
 
+slow: export OMP_NUM_THREADS = 1
 slow:
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow -n 2 --dist load --durations=10
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
