@@ -124,7 +124,7 @@ def _value_grid(
         " and seeds, mean ± sd of the single models."
     )
     if not place["class"]:
-        note += f" Mean over {support} classes, or `of` as many as it is defined for."
+        note += f" Mean over {support} classes, fewer where a cell says so."
     headings = ("arm", *(name for _, name in columns), *(f"{name}\nat 0.5" for _, name in half))
     return Grid(f"{title}: {set_words(study, judged.name)}", note, headings, tuple(rows))
 

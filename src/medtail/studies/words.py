@@ -79,6 +79,8 @@ def _elsewhere(rows: Any) -> str:
         places = [_place(row) for _, row in rows[rows["verdict"] == verdict].iterrows()]
         parts.append(f"{word} {listing(places, limit=8)}" if places else f"{word} none")
     untested = int(rows["verdict"].isin(["too_few_patients", "undefined"]).sum())
+    if untested == len(rows):
+        return "no tail group or class has enough patients to be tested"
     text = f"{parts[0]}, {parts[1]} of {len(rows) - untested} tail groups and classes tested"
     return text + (f"; {untested} with too few patients" if untested else "")
 
