@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from medtail.judging.comparison_words import interval_text, p_text, place_words
+from medtail.reporting.summary import count
 from medtail.studies.judged import Judged
 from medtail.studies.protocol import Study
 from medtail.studies.words import Verdict, change_words, lead_words, number_text, set_words, undefined_reason
@@ -119,8 +120,9 @@ def _value_grid(
         cells += [_value_cell(found.get((arm, metric)), support=support, short=True) for metric, _ in half]
         rows.append((arm, *cells))
     note = (
-        f"{any_row['images']:,} images of {any_row['patients']:,} patients; {any_row['positives']:,} positive images of"
-        f" {any_row['positive_patients']:,} patients. Value, {study.judge.interval:.0%} interval of resampled patients"
+        f"{count(any_row['images'], 'image')} of {count(any_row['patients'], 'patient')};"
+        f" {count(any_row['positives'], 'positive image')} of {count(any_row['positive_patients'], 'patient')}."
+        f" Value, {study.judge.interval:.0%} interval of resampled patients"
         " and seeds, mean ± sd of the single models."
     )
     if not place["class"]:

@@ -15,6 +15,7 @@ from medtail.reporting.bibliography import format_references
 from medtail.reporting.comparison import difference_forest
 from medtail.reporting.curves import reliability_plot
 from medtail.reporting.page import packaged, page_template, security_policy, version_of_medtail
+from medtail.reporting.summary import count
 from medtail.runs import write_text
 from medtail.studies.figures import called_plot, confusion_plots, curves_plot, lead_forest, site_plot, sites_of
 from medtail.studies.grids import (
@@ -182,7 +183,8 @@ def _arm_figures(study: Study, judged: Judged, scored: ScoredSet, arm: str) -> A
     sites = sites_of(scored.manifest, first)
 
     def caption(row: Mapping[Any, Any]) -> str:
-        return f"{row['class']}: {row['positives']:,} positive images of {row['positive_patients']:,} patients"
+        patients = count(row["positive_patients"], "patient")
+        return f"{row['class']}: {count(row['positives'], 'positive image')} of {patients}"
 
     return ArmFigures(
         arm=arm,
