@@ -333,6 +333,7 @@ def features(phantom: Phantom) -> list[float]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_forest_on_simple_measurements_learns_every_descriptor() -> None:
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.metrics import roc_auc_score
