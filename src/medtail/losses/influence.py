@@ -53,7 +53,8 @@ def influences(step: Step) -> Tensor:
         park2021.
     """
     with torch.no_grad():
-        errors = (torch.sigmoid(step.logits) - step.targets).abs().nan_to_num(nan=0.0)
+        # masked by what was assessed, so that a logit that is no number is not taken for a perfect one
+        errors = (torch.sigmoid(step.logits) - step.targets).abs().masked_fill(torch.isnan(step.targets), 0.0)
         return errors.sum(dim=1) * step.pooled.abs().sum(dim=1)
 
 
