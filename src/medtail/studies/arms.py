@@ -6,7 +6,7 @@ compared with the base's, key by key, and the budgets (steps, batch, augmentatio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -155,30 +155,29 @@ def nested(overrides: Mapping[str, Any], *, where: str) -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
-    """Return every key in which two resolved configs differ, dotted.
+    """Return every key in which two resolved configs differ, dotted; a section that only one of them has by its kind.
 
     Example:
         >>> [change.text() for change in differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": None}})]
         ['a.c: 2 → none']
+        >>> [change.text() for change in differences({"mix": {"kind": "mixup", "alpha": 0.2}}, {"mix": None})]
+        ['mix: mixup → none']
     """
-    old, new = _flat(before), _flat(after)
-    keys = [*old, *(key for key in new if key not in old)]
-    return tuple(
-        Change(key, old.get(key), new.get(key)) for key in keys if old.get(key, _NOTHING) != new.get(key, _NOTHING)
-    )
+    return tuple(_differences(before, after))
 
 
-_NOTHING = object()
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> Iterator[Change]:
+    for key in [*before, *(key for key in after if key not in before)]:
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield Change(f"{prefix}{key}", _whole(old), _whole(new))
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
+def _whole(value: Any) -> Any:
+    """Return a value as it is, and a whole section by its kind: what is switched off needs no list of its settings."""
+    return value.get("kind", "on") if isinstance(value, Mapping) and value else value
 
 
 def _word(value: Any) -> str:
