@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from medtail.judging.evaluation import EvaluationConfig, evaluate
     from medtail.judging.fairness_words import fairness_summary
     from medtail.judging.fold_comparison import compare_folds
+    from medtail.judging.generalised import judge_generalised
     from medtail.judging.net_benefit import decision_curve
     from medtail.judging.prevalence import estimate_prevalence, read_prevalence
     from medtail.judging.reliability import reliability_points
@@ -52,15 +53,23 @@ if TYPE_CHECKING:
     from medtail.reporting.report import write_report
     from medtail.sources.importing import import_layout
     from medtail.sources.phantom import PhantomConfig
+    from medtail.sources.phantom_breast_pool import write_breast_pool
     from medtail.sources.phantom_writing import phantom_manifest
     from medtail.studies.ablation import ablation_study, run_study
     from medtail.studies.cv import cross_validation_study
+    from medtail.studies.genaug import run_genaug
+    from medtail.studies.genaug_config import load_genaug
     from medtail.studies.ladder import load_ladder, run_ladder
     from medtail.studies.learning_curve import load_curve, run_curve
+    from medtail.synthesis.config import load_synthesis_config
+    from medtail.synthesis.fit import train_generator
+    from medtail.synthesis.folder import load_generator
+    from medtail.synthesis.pool import make_pool
     from medtail.tables.audit import audit_manifest
     from medtail.tables.folds import cross_validation_folds, hold_out_test
     from medtail.tables.labels import LabelSpace
     from medtail.tables.manifest import Manifest, manifest_from_frame, read_manifest
+    from medtail.tables.outer_folds import outer_folds
     from medtail.tables.predictions import Predictions, read_predictions
     from medtail.tables.results import Results, read_results
     from medtail.tables.splits import split_manifest
@@ -68,6 +77,9 @@ if TYPE_CHECKING:
     from medtail.training.ensembles import train
     from medtail.training.judged import judge_run, report_run
     from medtail.training.predict import predict
+    from medtail.zeroshot.priors import match_prior
+    from medtail.zeroshot.prompts import load_phrases
+    from medtail.zeroshot.scores import predict_zero_shot
 
 _HOME = {
     "CalibrationConfig": "judging.calibration",
@@ -105,18 +117,27 @@ _HOME = {
     "hold_out_test": "tables.folds",
     "import_layout": "sources.importing",
     "judge_abstention": "judging.abstention",
+    "judge_generalised": "judging.generalised",
     "judge_run": "training.judged",
     "judge_seeds": "judging.seeds",
     "judge_sets": "judging.conformal_coverage",
     "judge_unknown": "judging.unknown",
     "level_law": "lexicons.propagation",
     "load_curve": "studies.learning_curve",
+    "load_genaug": "studies.genaug_config",
+    "load_generator": "synthesis.folder",
     "load_ladder": "studies.ladder",
+    "load_phrases": "zeroshot.prompts",
+    "load_synthesis_config": "synthesis.config",
     "load_train_config": "training.config",
+    "make_pool": "synthesis.pool",
     "manifest_from_frame": "tables.manifest",
+    "match_prior": "zeroshot.priors",
+    "outer_folds": "tables.outer_folds",
     "parse_reading": "lexicons.parsing",
     "phantom_manifest": "sources.phantom_writing",
     "predict": "training.predict",
+    "predict_zero_shot": "zeroshot.scores",
     "quickstart": "quickstart",
     "read_calibration": "judging.calibration_record",
     "read_image": "pixels.decode",
@@ -129,6 +150,7 @@ _HOME = {
     "retarget": "judging.retarget",
     "retarget_predictions": "judging.retarget",
     "run_curve": "studies.learning_curve",
+    "run_genaug": "studies.genaug",
     "run_ladder": "studies.ladder",
     "run_study": "studies.ablation",
     "score_medmnist": "challenges.medmnist",
@@ -138,7 +160,9 @@ _HOME = {
     "split_tune": "judging.conformal",
     "summary_text": "judging.summary",
     "train": "training.ensembles",
+    "train_generator": "synthesis.fit",
     "verify_results": "judging.verification",
+    "write_breast_pool": "sources.phantom_breast_pool",
     "write_report": "reporting.report",
 }
 
@@ -178,18 +202,27 @@ __all__ = [
     "hold_out_test",
     "import_layout",
     "judge_abstention",
+    "judge_generalised",
     "judge_run",
     "judge_seeds",
     "judge_sets",
     "judge_unknown",
     "level_law",
     "load_curve",
+    "load_genaug",
+    "load_generator",
     "load_ladder",
+    "load_phrases",
+    "load_synthesis_config",
     "load_train_config",
+    "make_pool",
     "manifest_from_frame",
+    "match_prior",
+    "outer_folds",
     "parse_reading",
     "phantom_manifest",
     "predict",
+    "predict_zero_shot",
     "quickstart",
     "read_calibration",
     "read_image",
@@ -202,6 +235,7 @@ __all__ = [
     "retarget",
     "retarget_predictions",
     "run_curve",
+    "run_genaug",
     "run_ladder",
     "run_study",
     "score_medmnist",
@@ -211,7 +245,9 @@ __all__ = [
     "split_tune",
     "summary_text",
     "train",
+    "train_generator",
     "verify_results",
+    "write_breast_pool",
     "write_report",
 ]
 

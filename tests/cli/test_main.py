@@ -35,6 +35,13 @@ VERBS = (
     ["thyro-lmd", "score"],
     ["thyro-lmd", "template"],
     ["thyro-lmd", "split"],
+    ["zero-shot", "prompts"],
+    ["zero-shot", "embed"],
+    ["zero-shot", "predict"],
+    ["zero-shot", "ask"],
+    ["zero-shot", "nearest"],
+    ["zero-shot", "judge"],
+    ["zero-shot", "wording"],
     ["quickstart"],
 )
 

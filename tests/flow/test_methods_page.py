@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from ruamel.yaml import YAML
 
 from medtail.losses.build import LossConfig
 from medtail.losses.objectives import ObjectiveConfig
@@ -14,6 +15,8 @@ from medtail.models.heads import HeadConfig
 from medtail.sampling.build import SamplerConfig
 from medtail.studies.arms import Arm, check_budgets, nested, resolve_arms
 from medtail.studies.config import StudyConfig, load_study, training_of
+from medtail.studies.rungs import RUNGS, plain_base, rung_keys
+from medtail.tables.labels import LabelSpace
 from medtail.tables.manifest import Manifest
 from medtail.training.config import merge, train_config
 from medtail.training.ensembles import train
@@ -31,7 +34,7 @@ UNIONS = {
     "mix": MixConfig,
     "second": SecondConfig,
 }
-ELSEWHERE = {"csasn", "tasks", "sites", "copies", "syntus", "two_streams"}
+ELSEWHERE = {"csasn", "tasks", "sites", "copies", "syntus", "two_streams", "text_query"}
 """Kinds that belong to a recipe with studies of its own."""
 
 
@@ -54,6 +57,19 @@ def test_every_kind_is_on_the_page_and_in_the_study(key: str) -> None:
     for kind in kinds(UNIONS[key]) - {"plain"}:
         assert f"`{kind}`" in PAGE or f"kind: {kind}`" in PAGE or f"{kind}`" in PAGE, kind
         assert kind in used | ELSEWHERE, f"no arm of methods.yaml uses {key} {kind!r}"
+
+
+def test_the_rungs_stand_on_the_page_as_what_they_are() -> None:
+    """Copied from the page into a training's file, a rung is what the ladder trains."""
+    block = PAGE.partition("## By name")[2].partition("```yml\n")[2].partition("```")[0]
+    told = YAML(typ="safe", pure=True).load(block)
+    assert list(told) == list(RUNGS)
+    labels = LabelSpace.from_columns(["shape=round", "shape=oval", "halo"])
+    plain_keys = plain_base({"manifest": "m.csv"}, labels)
+    for name, keys in told.items():
+        own = rung_keys(name, labels, epochs=20)
+        own.pop("optimizer", None)  # the ladder shares the epochs out
+        assert train_config(merge(plain_keys, keys)) == train_config(merge(plain_keys, own)), name
 
 
 def test_arms_spend_alike_but_for_what_they_are_about() -> None:

@@ -16,6 +16,7 @@ from medtail.config import read_yaml
 from medtail.training.config import train_config
 
 ROOT = Path(__file__).resolve().parents[2]
+GROUPS = ("combine", "data", "cxr-lt", "medmnist", "thyro-lmd", "study", "synthesise", "zero-shot")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -36,7 +37,7 @@ def test_the_pages_have_commands_to_check() -> None:
 def test_every_command_of_a_page_knows_its_options(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in commands(page):
         capsys.readouterr()
-        named = 2 if words[1] in ("data", "cxr-lt", "medmnist", "thyro-lmd", "study") else 1
+        named = 2 if words[1] in GROUPS else 1
         assert call([*words[1 : 1 + named], "--help"]) == 0
         explained = capsys.readouterr().out
         for option in (word for word in words if word.startswith("--")):

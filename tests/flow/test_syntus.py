@@ -30,6 +30,9 @@ MODULES = {
 }
 
 
+RELATIVE = ("echo_anechoic", "echo_hyper", "echo_iso", "echo_hypo", "echo_very_hypo", "margin_ete")
+
+
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     folder = tmp_path_factory.mktemp("phantom")
@@ -67,6 +70,9 @@ def test_phantoms_become_predictions_at_the_tiny_size(make: Any, split: Manifest
     assert outcome.epochs_run == 2
     first, last = log_of(tmp_path / "run")
     assert all(np.isfinite(float(last[f"train_{part}"])) for part in ("loss", "cls", "lex", "con"))
+    # the recipe keeps the epoch whose decoded reports are best, the earlier of equals
+    quality = [float(first["tune_f1"]), float(last["tune_f1"])]
+    assert outcome.best_epoch == 1 + int(np.argmax(quality))
     assert float(last["train_smoothed"]) > 0 == float(first["train_smoothed"])
     # natural labels in the first epoch, raked ones in the last
     assert float(first["rake_largest_weight"]) == pytest.approx(1.0)
@@ -110,8 +116,9 @@ def test_a_run_cut_off_goes_on_as_if_nothing_had_happened(make: Any, tmp_path: P
     [
         {"tail_mix": {"probability": 1.0, "mixed": 0.0}},
         {"tail_mix": {"probability": 1.0, "mixed": 1.0, "tail_below": 0.3}},
+        {"tail_mix": {"probability": 1.0, "mixed": 0.0, "paste": 1.0, "tail_below": 0.3}},
     ],
-    ids=["strong", "mixed"],
+    ids=["strong", "mixed", "pasted"],
 )
 def test_tail_synthesis_touches_the_second_stream_alone(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: Mapping[str, Any]
@@ -148,6 +155,12 @@ def test_tail_synthesis_touches_the_second_stream_alone(
         assert torch.equal(targets[rows], plain_targets[rows])
         assert torch.equal(images[rows], plain_images[rows])
         differs |= not torch.equal(images, plain_images) or not torch.equal(targets, plain_targets)
+        if changes["tail_mix"].get("paste"):  # of a pasted lesion, what is relative to its surroundings is unknown
+            emptied = targets.isnan() & ~plain_targets.isnan()
+            labels = read_manifest(make().manifest, groups=make().groups).labels.class_names
+            assert {labels[c] for c in emptied.any(dim=0).nonzero().flatten().tolist()} <= {*RELATIVE}
+            assert torch.equal(targets[~emptied], plain_targets[~emptied]), "no label is made by pasting"
+            continue
         for group in ((0, 1, 2, 3), (4, 5, 6, 7, 8), (9, 10), (11, 12, 13, 14)):  # a mixture is still one of each
             torch.testing.assert_close(targets[:, list(group)].sum(dim=1), torch.ones(len(targets)))
     assert differs

@@ -26,6 +26,7 @@ from medtail.models.heads import LinearHeadConfig, build_head
 from medtail.models.label_graph import LabelGraphConfig
 from medtail.models.ml_decoder import MlDecoderConfig
 from medtail.models.syntus import SyntusHeadConfig
+from medtail.models.text_query import TextQueryConfig
 from medtail.pixels.settings import PixelConfig
 from medtail.tables.labels import LabelSpace
 
@@ -49,6 +50,7 @@ HEADS = [
     MlDecoderConfig(width=64, inner=64),
     LabelGraphConfig(width=32),
     ExpertsConfig(width=16),
+    TextQueryConfig(texts="", text_width=8, width=64, inner=64),
 ]
 PAIRS = [(backbone, HEADS[0]) for backbone in BACKBONES] + [(DualConfig(), head) for head in HEADS[1:]]
 PIXELS = PixelConfig(size_px=64, channels=1)

@@ -18,8 +18,11 @@ from medtail.sampling.build import (
     ClassBalancedSamplerConfig,
     CopiesSamplerConfig,
     DeferredSamplerConfig,
+    MixtureSamplerConfig,
+    PolicySamplerConfig,
     ProgressiveSamplerConfig,
     RepeatFactorSamplerConfig,
+    ReplaySamplerConfig,
     SamplerConfig,
     SitesSamplerConfig,
     SquareRootSamplerConfig,
@@ -29,6 +32,7 @@ from medtail.sampling.build import (
     build_sampler,
 )
 from medtail.sampling.contract import Feedback, Sampler, shard
+from medtail.sampling.replay import Schedule
 from medtail.tables.labels import one_hot
 from medtail.tables.manifest import Manifest, manifest_from_frame
 
@@ -46,6 +50,7 @@ CONFIGS: dict[str, SamplerConfig] = {
     "two_branches": TwoBranchesSamplerConfig(),
     "two_branches reversed": TwoBranchesSamplerConfig(second="reversed"),
     "deferred": DeferredSamplerConfig(balance_from=0.5),
+    "mixture without a pool": MixtureSamplerConfig(levels=0.0),
 }
 NEEDS_POSITIVES = (
     "class_balanced",
@@ -59,8 +64,23 @@ NEEDS_POSITIVES = (
 every_sampler = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 
 
+# those that want generated rows beside the real ones; None stands for a schedule made for the table at hand
+WITH_POOL: dict[str, SamplerConfig | None] = {
+    "mixture": MixtureSamplerConfig(levels=0.5),
+    "replay logged": None,
+    "replay reversed": None,
+}
+
+
 def test_every_member_of_the_union_is_under_the_laws() -> None:
-    assert {type(config) for config in CONFIGS.values()} == set(get_args(get_args(SamplerConfig)[0]))
+    known = {type(config) for config in (*CONFIGS.values(), *WITH_POOL.values()) if config is not None}
+    # a policy draws only through the schedule it leaves
+    assert known | {ReplaySamplerConfig, PolicySamplerConfig} == set(get_args(get_args(SamplerConfig)[0]))
+
+
+def test_a_policy_draws_only_through_the_schedule_it_leaves() -> None:
+    with pytest.raises(MedtailError, match=r"'policy': has no levels before it has learnt them.*sampler 'replay'"):
+        build(PolicySamplerConfig(), made_up("multiclass"))
 
 
 def made_up(task: str) -> Manifest:
@@ -261,6 +281,51 @@ def test_a_train_fold_without_positives_is_uniform_or_refused(kind: str) -> None
             build(CONFIGS[kind], manifest)
     else:
         assert np.ptp(build(CONFIGS[kind], manifest).frequencies(0)) == 0.0
+
+
+def with_generated(manifest: Manifest) -> Manifest:
+    """Add rows made for each class that has a train row, the rarer the more, among the real ones of the train fold."""
+    frame, targets = manifest.frame, manifest.targets
+    parts = [frame.assign(meta_class="")]
+    for c, name in enumerate(manifest.labels.class_names):
+        rows = np.flatnonzero((manifest.folds == "train") & (targets[:, c] == 1))
+        if len(rows):
+            chosen = frame.iloc[np.resize(rows, 4 + 2 * c)]
+            ids = [f"syn{c}_{number}" for number in range(len(chosen))]
+            made = {"image_id": ids, "patient_id": ids, "origin": "synthetic", "fold": "train", "meta_class": name}
+            parts.append(chosen.assign(**made))
+    joined = pd.concat(parts, ignore_index=True)
+    return manifest_from_frame(joined, name=manifest.name)
+
+
+@pytest.fixture(params=WITH_POOL)
+def pool_config(request: pytest.FixtureRequest, manifest: Manifest, tmp_path: Path) -> SamplerConfig:
+    config = WITH_POOL[request.param]
+    if config is not None:
+        return config
+    has_rows = (manifest.targets[manifest.folds == "train"] == 1).any(axis=0)
+    levels = np.random.default_rng(0).choice([0.0, 0.25, 1.0, 2.0], size=(7, len(has_rows))) * has_rows
+    Schedule(manifest.labels.class_names, levels).write(tmp_path / "schedule.json")
+    order = "reversed" if request.param.endswith("reversed") else "logged"
+    return ReplaySamplerConfig(schedule=str(tmp_path / "schedule.json"), order=order)
+
+
+def test_samplers_of_pools_obey_the_laws_too(pool_config: SamplerConfig, manifest: Manifest) -> None:
+    pooled = with_generated(manifest)
+    real = int(((pooled.folds == "train") & pooled.is_real).sum())
+    for epoch_rows in (None, 17, 200):
+        sampler = build(pool_config, pooled, epoch_rows=epoch_rows)
+        assert_obeys(sampler, pooled)
+        assert len(sampler.draw(0)) == len(sampler.streams(0)) == (epoch_rows or real)
+    test_the_same_seed_draws_the_same_and_another_does_not(pool_config, pooled)
+    test_another_epoch_draws_otherwise(pool_config, pooled)
+    test_a_resumed_sampler_draws_on_as_if_nothing_had_happened(pool_config, pooled)
+    test_the_state_of_another_seed_is_refused(pool_config, pooled)
+
+
+@pytest.mark.parametrize("epoch", [0, EPOCHS - 1])
+def test_pools_come_as_often_as_promised(pool_config: SamplerConfig, manifest: Manifest, epoch: int) -> None:
+    test_the_long_run_frequency_is_the_promised_one(pool_config, with_generated(manifest), epoch)
 
 
 @every_sampler

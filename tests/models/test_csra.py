@@ -53,3 +53,11 @@ def test_every_published_number_of_heads_works_on_a_map_of_one_position(heads: i
     features = torch.randn(2, 4, 1, 1)
     unit = torch.nn.functional.normalize(head.weight[:, 0], dim=1)
     torch.testing.assert_close(head(features)[:, 0], 1.5 * (features[:, :, 0, 0] @ unit.T).sum(dim=1))
+
+
+def test_weights_start_as_short_as_a_convolutions_so_that_a_step_turns_them() -> None:
+    torch.manual_seed(0)
+    weight = CsraHead(512, 6, config=CsraConfig(heads=4)).weight
+    usual = torch.nn.Conv2d(512, 6, 1, bias=False).weight.flatten(1).norm(dim=1).mean().item()
+    assert usual == pytest.approx(3**-0.5, rel=0.05)
+    torch.testing.assert_close(weight.norm(dim=2), torch.full((4, 6), usual), rtol=0.1, atol=0.0)

@@ -56,3 +56,15 @@ def test_more_groups_than_classes_and_an_odd_width_are_refused() -> None:
         MlDecoderHead(6, 3, config=MlDecoderConfig(groups=4, width=16))
     with pytest.raises(MedtailError, match="width 20, heads 8: expected a width that is a multiple of heads"):
         MlDecoderConfig(width=20)
+
+
+def test_attention_is_dropped_out_while_training_only() -> None:
+    head = MlDecoderHead(6, 3, config=MlDecoderConfig(width=16, heads=4, inner=32, dropout=0.5))
+    for module in head.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    features = torch.randn(2, 6, 3, 3)
+    torch.manual_seed(0)
+    assert not torch.equal(head(features), head(features))
+    head.eval()
+    assert torch.equal(head(features), head(features))

@@ -19,6 +19,7 @@ GIVEN: dict[str, Any] = {
     "image_column": "a", "patient_column": "a", "label_column": "a", "label_columns": ("a",), "separator": "|",
     "negative": ("a",), "keep": ("a",), "images": Path("a"), "labels": Path("a"), "patient_pattern": "a",
     "test_fold": 1, "images_out": Path("a"), "class_names": ("a",), "masks_out": Path("a"),
+    "edition": "2024", "task": 1,
 }  # fmt: skip
 
 

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from medtail.config import dump_yaml
 from medtail.errors import MedtailError
 from medtail.runs import read_json, write_json
 from medtail.studies.cells import STATES, facts_of, failure_of, is_finished, state_of
 from medtail.studies.claims import release, take
 from medtail.studies.protocol import begin
+from medtail.training.config import portable
+from medtail.training.fit import written_digest_of
 
 
 def test_a_cell_goes_through_its_states(make_study, fill, tmp_path: Path) -> None:
@@ -56,4 +59,26 @@ def test_a_cell_of_another_config_is_refused(make_study, fill, tmp_path: Path) -
     assert facts_of(study.cells(root)) == [read_json(cell.record)]
     write_json(cell.record, read_json(cell.record) | {"config_digest": "0" * 64})
     with pytest.raises(MedtailError, match=r"cell.json: was trained with another config \(digest 000000000000, now"):
+        is_finished(cell)
+
+
+def test_a_cell_trained_before_a_key_existed_is_finished(make_study, fill, tmp_path: Path) -> None:
+    study, root = make_study(), tmp_path / "out"
+    begin(study, root)
+    cell = study.cells(root)[0]
+    fill(study, root, only=cell.name)
+    # as that day's version wrote it: without a key that has come since
+    values = portable(cell.config, folder=cell.folder)
+    older = {**values, "optimizer": {k: v for k, v in values["optimizer"].items() if k != "freeze_epochs"}}
+    (cell.folder / "config.yaml").write_text(dump_yaml(older))
+    write_json(cell.record, read_json(cell.record) | {"config_digest": written_digest_of(older)})
+    assert read_json(cell.record)["config_digest"] != cell.digest
+    assert is_finished(cell)
+    # of another value than today's default it is another training
+    other = {**values, "optimizer": {**values["optimizer"], "freeze_epochs": 1}}
+    (cell.folder / "config.yaml").write_text(dump_yaml(other))
+    with pytest.raises(MedtailError, match="was trained with another config"):
+        is_finished(cell)
+    write_json(cell.record, read_json(cell.record) | {"config_digest": written_digest_of(other)})
+    with pytest.raises(MedtailError, match="was trained with another config"):
         is_finished(cell)

@@ -22,9 +22,12 @@ from medtail.studies.words import verdicts
 
 def test_each_class_has_a_table_with_the_arms_as_rows(whole: Any) -> None:
     grids = class_grids(whole.study, whole.judged)
-    assert [grid.title.partition(":")[0] for grid in grids] == ["FTC", "MTC", "ATC"]
+    names = [grid.title.partition(":")[0] for grid in grids]
+    assert names == [told for name in ("FTC", "MTC", "ATC") for told in (name, f"{name}, decided at 0.5")]
+    assert [grid.is_folded for grid in grids] == [False, True] * 3
     first = grids[0]
-    assert first.columns[:7] == ("arm", "AUC", "AP", "Acc", "Precision", "F1", "Recall")
+    assert first.columns == ("arm", "AUC", "AP", "Acc", "Precision", "F1", "Recall", "Specificity")
+    assert grids[1].columns == ("arm", "Acc", "Precision", "F1", "Recall", "Specificity")
     assert [row[0] for row in first.rows] == ["full", "twin", "poor"]
     values = whole.judged.values
     row = values[(values["arm"] == "poor") & (values["metric"] == "auroc") & (values["class"] == "FTC")].iloc[0]
@@ -33,6 +36,8 @@ def test_each_class_has_a_table_with_the_arms_as_rows(whole: Any) -> None:
         f"[{row['low']:.3f}, {row['high']:.3f}]",
         f"{row['cell_mean']:.3f} ± {row['cell_sd']:.3f}",
     ]  # fmt: skip
+    half = values[(values["arm"] == "poor") & (values["metric"] == "f1_at_half") & (values["class"] == "FTC")].iloc[0]
+    assert grids[1].rows[2][3].startswith(f"{half['value']:.3f}\n[{half['low']:.3f}, ")
     assert f"{row['images']} images of {row['patients']} patients; {row['positives']} positive images" in first.note
 
 
@@ -42,7 +47,7 @@ def test_a_missing_value_says_why(whole: Any) -> None:
     at = (values["class"] == "MTC") & (values["arm"] == "full") & (values["metric"] == "auroc")
     values.loc[at, ["value", "low", "high"]] = np.nan
     values.loc[at, "positives"] = 0
-    grid = class_grids(whole.study, type(judged)(judged.name, values, judged.differences, judged.comparison))[1]
+    grid = class_grids(whole.study, type(judged)(judged.name, values, judged.differences, judged.comparison))[2]
     assert grid.rows[0][1] == "no positives"
 
 

@@ -15,8 +15,9 @@ from medtail.judging.fold_comparison import compare_folds
 from medtail.judging.pvalues import holm
 from medtail.judging.seeds import judge_seeds
 from medtail.studies.config import JudgeConfig
-from medtail.studies.judged import STUDY_DIFFERENCES, VALUE_COLUMNS, Judged, judge
+from medtail.studies.judged import STUDY_DIFFERENCES, Judged, judge
 from medtail.studies.scores import ScoredSet
+from medtail.studies.values import VALUE_COLUMNS
 
 CONFIG = JudgeConfig(bootstrap=200, metrics=("auroc", "ap"))
 

@@ -13,12 +13,17 @@ import pytest
 
 from medtail.config import dump_yaml
 from medtail.errors import MedtailError, UsageError
+from medtail.judging.decisions import decide
+from medtail.judging.thresholds import ThresholdConfig
 from medtail.runs import read_json
 from medtail.studies.arms import budgets
+from medtail.studies.decoding import chooser
 from medtail.studies.ladder import CHOICE, Ladder, load_ladder, run_ladder, settle
 from medtail.studies.protocol import begin, check_study
 from medtail.studies.rungs import RUNGS
+from medtail.tables.labels import LabelSpace
 from medtail.tables.manifest import Manifest
+from medtail.tables.predictions import Predictions
 
 Write = Callable[..., Path]
 SKILLS = {"prevalence": 0.0, "most_frequent": 0.0, "erm": 0.6, "focal": 1.4, "asl": 0.8}
@@ -50,7 +55,7 @@ def test_a_ladder_begins_with_floors_and_the_plain_method_and_undoes_the_base(wr
     assert ladder.study.reference == "erm"
     assert ladder.study.arms["erm"].config.loss.kind == "bce"
     assert [change.text() for change in ladder.study.arms["focal"].changes] == [
-        "loss.kind: bce → focal", "loss.gamma: none → 2.0", "loss.alpha: none → none", "loss.link: none → sigmoid",
+        "loss.kind: bce → focal", "loss.gamma: none → 2.0", "loss.link: none → sigmoid",
     ]  # fmt: skip
 
 
@@ -72,12 +77,34 @@ def test_steps_follow_the_rows_of_a_cross_validation(write: Write) -> None:
     assert load_ladder(write(folds=folds)).steps == 4 * -(-(rows - rows // 3) // 16)
 
 
-def test_ladders_are_judged_by_ap_and_f1_with_thresholds_shrunken_to_one_half(write: Write) -> None:
+def test_ladders_are_judged_by_ap_and_f1_with_thresholds_that_ask_no_scale_of_scores(write: Write) -> None:
     judge = load_ladder(write()).study.judge
     assert (judge.metrics, judge.levels) == (("ap", "f1", "micro_f1"), ("macro", "group"))
-    assert (judge.thresholds.shrink_to, judge.thresholds.shrinkage_patients) == ("half", 20.0)
+    assert judge.thresholds.shrinkage_patients == 0.0
     own = load_ladder(write(judge={"metrics": ["auroc"], "fold": "test"}, choose_by="auroc")).study.judge
-    assert (own.metrics, own.fold, own.thresholds.shrink_to) == (("auroc",), "test", "half")
+    assert (own.metrics, own.fold, own.thresholds.shrinkage_patients) == (("auroc",), "test", 0.0)
+    half = load_ladder(write(judge={"thresholds": {"shrink_to": "half", "shrinkage_patients": 20}})).study.judge
+    assert (half.thresholds.shrink_to, half.thresholds.shrinkage_patients) == ("half", 20.0)
+    # a protocol chooses its own
+    reports = load_ladder(write(judge={"protocol": "thyro_lmd"})).study.judge
+    assert reports.thresholds == ThresholdConfig()
+
+
+def test_the_ladders_thresholds_decide_alike_whatever_is_done_to_the_scores(write: Write) -> None:
+    """Threshold tuning is equal only if a method gains nothing by moving its scores about."""
+    random = np.random.default_rng(0)
+    ids = np.array([f"i{k}" for k in range(300)], dtype=object)
+    targets = (random.random((300, 2)) < np.array([0.3, 0.04])).astype(float)
+    scores = 1 / (1 + np.exp(3.0 - 2.0 * targets - random.normal(size=targets.shape)))
+    tune = Predictions(ids, ids, scores, targets, LabelSpace(("a", "b")), np.array(["tune"] * 300, dtype=object))
+    loud = replace(tune, scores=scores**0.2)  # the same order of images, all scores high
+    rule = load_ladder(write()).study.judge
+    decided = [decide(replace(one, thresholds=chooser(rule)(one))) for one in (tune, loud)]
+    assert (decided[0] == decided[1]).all()
+    assert decided[0].any(axis=0).all(), "the rare class is called too"
+    held = replace(rule, thresholds=ThresholdConfig(shrink_to="half"))
+    halves = [decide(replace(one, thresholds=chooser(held)(one))) for one in (tune, loud)]
+    assert not (halves[0] == halves[1]).all(), "a pull toward 0.5 would not"
 
 
 def test_own_rungs_and_adjustments_are_laid_over_the_plain_method(write: Write) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from medtail.errors import MedtailError, UsageError
+from medtail.runs import read_json, write_json
 from medtail.studies.config import CrossValidationFolds, ExternalConfig, FixedFolds, JudgeConfig
 from medtail.studies.protocol import (
     begin,
@@ -177,3 +178,17 @@ def test_an_unusable_external_table_is_refused(
     external = far(tmp_path, **columns)
     with pytest.raises(MedtailError, match=message):
         read_external("far", ExternalConfig(manifest=external.manifest, **config), made_up)
+
+
+def test_a_plan_from_before_a_key_existed_goes_on(make_study, tmp_path: Path) -> None:
+    study, root = make_study(), tmp_path / "out"
+    begin(study, root)
+    plan = read_json(root / "plan.json")
+    for part in plan["arms"].values():
+        del part["config"]["optimizer"]["freeze_epochs"], part["settings"]["optimizer"]["freeze_epochs"]
+    write_json(root / "plan.json", plan)
+    begin(study, root)
+    plan["arms"]["full"]["config"]["optimizer"]["freeze_epochs"] = 1
+    write_json(root / "plan.json", plan)
+    with pytest.raises(UsageError, match=r"optimizer.freeze_epochs: found 0; its cells were trained with 1"):
+        begin(study, root)

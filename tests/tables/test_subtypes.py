@@ -16,7 +16,7 @@ from medtail.losses.build import BceConfig, FocalConfig, build_loss
 from medtail.losses.contract import LossContext, masked_mean
 from medtail.tables.manifest import Manifest, manifest_from_frame, read_manifest
 from medtail.tables.predictions import Predictions
-from medtail.tables.subtypes import mapped_labels, one_versus_reference, read_label_map, with_site
+from medtail.tables.subtypes import mapped_labels, one_versus_reference, read_label_map, with_id_prefix, with_site
 
 KINDS = ("benign", "FTC", "MTC", "ATC")
 
@@ -207,6 +207,23 @@ def test_a_column_becomes_the_site() -> None:
         with_site(manifest, "devise")
     with pytest.raises(MedtailError, match="no metadata column 'age'"):
         with_site(manifest, "age")
+
+
+def test_ids_of_another_centre_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = make_manifest(["benign", "FTC"], study_id=["7", ""])
+    found = with_id_prefix(manifest, "warsaw-")
+    assert found.frame["image_id"].tolist() == [f"warsaw-{name}" for name in manifest.frame["image_id"]]
+    assert found.patients.tolist() == [f"warsaw-{name}" for name in manifest.patients]
+    assert found.frame["study_id"].tolist() == ["warsaw-7", ""], "what is unknown stays unknown"
+    assert found.frame["path"].tolist() == manifest.frame["path"].tolist()
+    for wrong in ("", "a b", "a/b"):
+        with pytest.raises(UsageError, match=r"--prefix .*: expected letters, digits"):
+            with_id_prefix(manifest, wrong)
+    manifest.write(tmp_path / "theirs.csv")
+    arguments = ["data", "view", str(tmp_path / "theirs.csv"), "--prefix", "usg_", "--out", str(tmp_path / "view.csv")]
+    assert call(arguments) == 0
+    assert read_manifest(tmp_path / "view.csv").frame["image_id"].str.startswith("usg_").all()
+    capsys.readouterr()
 
 
 def test_the_command_writes_the_view_and_says_what_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

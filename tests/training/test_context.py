@@ -14,7 +14,7 @@ from medtail.sampling.build import (
 )
 from medtail.tables.manifest import Manifest, manifest_from_frame
 from medtail.tables.tail import count_classes
-from medtail.training.context import drawn_counts, train_context
+from medtail.training.context import drawn_counts, joint_counts, train_context
 
 
 def table(rows: int = 100, **metadata: list[str]) -> Manifest:
@@ -71,3 +71,13 @@ def test_sites_count_that_have_two_train_images() -> None:
     assert context.num_images == 91
     without = train_context(table(), count_classes(table()), sampler=sampler, draws=91, epochs=1, domain_column="site")
     assert without.num_domains == 0
+
+
+def test_cells_not_assessed_are_no_sign_that_two_classes_do_not_go_together() -> None:
+    ids = list("abcdef")
+    frame = pd.DataFrame({"image_id": ids, "path": ids, "patient_id": ids, "fold": ["train"] * 5 + ["tune"]})
+    shown = frame.assign(rare=[1, 1, 1, 1, 0, 1], common=[1, 0, np.nan, np.nan, 1, 1])
+    # of four rare ones two were looked at for the common one, and one has it; both common ones were looked at
+    assert joint_counts(manifest_from_frame(shown, name="t.csv")).tolist() == [[4.0, 2.0], [1.0, 2.0]]
+    whole = frame.assign(rare=[1, 1, 1, 1, 0, 1], common=[1, 0, 0, 1, 1, 1])
+    assert joint_counts(manifest_from_frame(whole, name="t.csv")).tolist() == [[4.0, 2.0], [2.0, 3.0]]

@@ -18,6 +18,7 @@ from medtail.config import config_to_dict, dump_yaml
 from medtail.errors import MedtailError, UsageError
 from medtail.judging.metrics import average_precision
 from medtail.models.checkpoint import load_model
+from medtail.runs import write_json
 from medtail.tables.manifest import Manifest, read_manifest
 from medtail.tables.predictions import read_predictions
 from medtail.training.config import TrainConfig, load_train_config
@@ -26,6 +27,24 @@ from medtail.training.predict import predict
 
 MakeConfig = Callable[..., TrainConfig]
 WHOLE = {"model", "last", "config.yaml", "run.json", "log.csv", "predictions_tune.parquet"}
+
+
+def test_a_table_whose_generator_has_seen_a_test_patient_is_refused_before_anything_is_trained(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    config = make_config(optimizer={"epochs": 1})
+    table = read_manifest(config.manifest)
+    made = int(np.flatnonzero(table.folds == "train")[0])
+    seen = str(table.patients[table.folds == "test"][0])
+    origin = ["synthetic" if row == made else "real" for row in range(len(table))]
+    patients = [f"syn:{'0' * 12}:1" if row == made else patient for row, patient in enumerate(table.patients)]
+    table.frame.assign(origin=origin, patient_id=patients).to_csv(config.manifest, index=False)
+    write_json(Path(config.manifest).parent / "record.json", {"generator_digest": "0" * 64, "train_patients": [seen]})
+    with pytest.raises(MedtailError, match=rf"has learnt from patient '{seen}' whose images are in test"):
+        train(config, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "model").exists()
+    write_json(Path(config.manifest).parent / "record.json", {"generator_digest": "0" * 64, "train_patients": []})
+    train(config, tmp_path / "allowed", quiet=True)
 
 
 def test_finding_in_the_pixels_is_learnt(make_config: MakeConfig, tmp_path: Path) -> None:

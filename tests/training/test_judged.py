@@ -15,7 +15,7 @@ from medtail.losses.build import LossConfig
 from medtail.models.backbones import BackboneConfig, HubConfig
 from medtail.models.heads import HeadConfig, SyntusHeadConfig
 from medtail.reporting.bibliography import bibliography
-from medtail.sampling.build import CopiesSamplerConfig, SamplerConfig
+from medtail.sampling.build import CopiesSamplerConfig, ReplaySamplerConfig, SamplerConfig
 from medtail.tables.manifest import Manifest, read_manifest
 from medtail.tables.predictions import read_predictions
 from medtail.training.config import train_config
@@ -107,6 +107,7 @@ def test_every_method_cited_has_an_entry() -> None:
             needed: dict[type, dict[str, Any]] = {
                 HubConfig: {"weights": "somebody/model"},
                 CopiesSamplerConfig: {"classes": ("a",)},
+                ReplaySamplerConfig: {"schedule": "schedule.json"},
                 SyntusHeadConfig: {"batch_mixer": None, "two_layers": False},  # their routes ask for an objective
             }
             chosen = member(**needed.get(member, {}))
@@ -120,3 +121,31 @@ def test_every_method_cited_has_an_entry() -> None:
     silent = train_config({"manifest": "a.csv", "loss": {"kind": "focal"}, "objective": {"kind": "zlpr"}})
     assert {"su2022"} <= set(methods_of(silent)) <= known
     assert "lin2017" not in methods_of(silent), "zlpr leaves the loss unused"
+
+
+def test_a_report_cites_the_parts_a_method_is_made_of_and_not_those_switched_off() -> None:
+    def cited(**given: Any) -> set[str]:
+        return set(methods_of(train_config({"manifest": "a.csv", **given}))) - {"saito2015", "he2016", "tan2019"}
+
+    whole = cited(sampler={"kind": "two_streams"}, tail_mix={}, head={"kind": "syntus"}, objective={"kind": "syntus"})
+    assert whole == {"zhang2026", "deming1940", "liu2021", "hou2022", "wu2020"}
+    assert cited(
+        sampler={"kind": "two_streams", "rake": False},
+        head={"kind": "syntus", "batch_mixer": None, "two_layers": False},
+        objective={"kind": "syntus", "balanced": None, "consistency": None},
+    ) == {"zhang2026", "liu2021"}
+    experts = {"kind": "experts", "count": 2}
+    bbn = cited(head=experts, objective={"kind": "branches"}, sampler={"kind": "two_branches", "second": "reversed"})
+    ltml = cited(head=experts, objective={"kind": "branches", "schedule": "equal"}, sampler={"kind": "two_branches"})
+    assert (bbn, ltml) == ({"zhou2020b"}, {"guo2021"})
+    assert cited(loss={"kind": "class_balanced"}) == {"cui2019"}
+    assert cited(loss={"kind": "class_balanced", "reweight_from": 0.8}) == {"cui2019", "cao2019"}
+    assert cited(loss={"kind": "logit_adjusted"}) == {"menon2021", "ren2020"}
+    assert cited(loss={"kind": "logit_adjusted", "link": "sigmoid"}) == {"menon2021"}
+    assert cited(second={"kind": "retrain", "learn": "all"}) == {"cao2019", "kang2020"}  # sampled class by class
+    assert cited(second={"kind": "retrain", "learn": "all", "sampler": {"kind": "uniform"}}) == {"cao2019"}
+    assert cited(objective={"kind": "tasks", "lambda1": 0.0, "lambda2": 0.9, "lambda3": 0.0}) == {
+        "li2025",
+        "chen2019",
+        "kendall2018",
+    }

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from medtail.errors import MedtailError
-from medtail.judging.logit_adjustment import decided_f1
+from medtail.judging.calibration_record import apply_maps
+from medtail.judging.logit_adjustment import adjusting_maps, choose_tau, decided_f1
 from medtail.models.backbones import ResNetConfig
 from medtail.models.checkpoint import load_model
 from medtail.models.diagnoser import build_diagnoser
@@ -125,6 +126,32 @@ def test_tau_is_the_one_with_the_best_decisions_on_tune(make_config: MakeConfig,
     found = decided_f1(scored.scores, scored.targets, groups=card.labels.group_indices)
     assert found == pytest.approx(tried[f"{tau:g}"])
     assert read_json(tmp_path / "run" / "run.json")["weights_digest"] == scored.digests["model"]
+
+
+def test_log_priors_are_taken_off_what_the_model_predicts_and_the_network_stays(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    config = make_config(loss={"kind": "cross_entropy"}, second={"kind": "logit_adjustment"})
+    run = tmp_path / "run"
+    train(config, run, quiet=True)
+    assert moved(run) == set()
+    raw = read_predictions(run / "stages/first/predictions_tune.parquet")
+    scored = read_predictions(run / "predictions_tune.parquet")
+    groups = [(group.name, part) for group, part in zip(raw.labels.groups, raw.labels.group_indices, strict=True)]
+    tau, tried = choose_tau(raw, groups=groups)
+    expected = apply_maps(adjusting_maps(raw, tau=tau, groups=groups), raw.scores, raw.labels)
+    assert abs(scored.scores - expected).max() < 1e-12
+    assert decided_f1(scored.scores, raw.targets, groups=raw.labels.group_indices) == pytest.approx(tried[f"{tau:g}"])
+    assert tried[f"{tau:g}"] == max(tried.values())
+    # new images go the same way, with thresholds chosen after it
+    table = read_manifest(tmp_path / "toy.csv")
+    again = predict(run, table, fold="tune", quiet=True)
+    assert abs(again.scores - scored.scores).max() < 1e-6
+    assert again.thresholds == scored.thresholds
+    assert again.digests["calibration"] == scored.digests["calibration"]
+    assert len(judge_run(run, quiet=True).predictions) > 0
+    with pytest.raises(MedtailError, match=r"'logit_adjustment' with members 2, whose scores are averaged"):
+        make_config(second={"kind": "logit_adjustment"}, members=2)
 
 
 def test_normalised_weights_are_equally_long_inside_a_group_and_their_mean_length_stays() -> None:

@@ -20,6 +20,13 @@ def test_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert all(torch.equal(back[name], tensors[name]) for name in tensors)
 
 
+def test_epochs_may_be_compared_by_decoded_f1_instead_of_map() -> None:
+    found = Progress()
+    for tune_map, tune_f1 in ((0.5, 0.2), (0.4, 0.4), (0.6, 0.4), (0.9, None), (0.7, 0.3)):
+        found = found.after_epoch({}, tune_map=tune_map, tune_f1=tune_f1, seconds=1.0, sampler={}, keep="best_f1")
+    assert (found.best_epoch, found.best_f1, found.best_map) == (1, 0.4, 0.4), "the earlier of equals"
+
+
 def test_pickle_in_place_of_the_state_is_refused_without_being_run(tmp_path: Path) -> None:
     class Bomb:
         def __reduce__(self) -> tuple[object, tuple[object, ...]]:

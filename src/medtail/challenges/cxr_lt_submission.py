@@ -17,6 +17,7 @@ import pandas as pd
 
 from medtail.challenges.cxr_lt_archive import read_submission_bytes
 from medtail.challenges.cxr_lt_csv import TextTable, parse_csv
+from medtail.challenges.cxr_lt_tables import is_predictions, predictions_bytes
 from medtail.challenges.cxr_lt_truth import as_edition, file_label
 from medtail.errors import MedtailError, Problems, did_you_mean, listing
 from medtail.runs import digest_bytes
@@ -104,7 +105,7 @@ def read_submission(
 
     Args:
         path: `.csv`, or `.zip` with exactly one `.csv` at any depth (`code/` and `__MACOSX/` are ignored). Nothing is
-            extracted to disk.
+            extracted to disk. Or a table that `medtail predict` wrote.
         edition: `2023`, `2024`, `2026`, or an edition of one's own.
         task: Whose classes the columns are.
         ids: The images to be scored, text [M]; not checked if None.
@@ -129,7 +130,11 @@ def read_submission(
     """
     tables = as_edition(edition)
     chosen = tables.task(task)
-    content = read_submission_bytes(path)
+    said: tuple[str, ...] = ()
+    if is_predictions(path):
+        content, said = predictions_bytes(path, tables=tables, task=chosen)
+    else:
+        content = read_submission_bytes(path)
     examined = _examine(content, Path(path).name, tables, chosen, ids)
     examined.grave.raise_if_any()
     return Submission(
@@ -137,7 +142,7 @@ def read_submission(
         image_ids=examined.image_ids,
         scores=examined.scores,
         class_names=chosen.class_names,
-        joined=tuple(examined.form.found),
+        joined=(*said, *examined.form.found),
         warnings=examined.warnings,
         digest=digest_bytes(content),
     )

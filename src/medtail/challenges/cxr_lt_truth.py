@@ -21,11 +21,11 @@ from medtail.errors import MedtailError, Problems, did_you_mean, listing
 from medtail.runs import digest_bytes
 from medtail.sources.cxr_lt import Edition
 from medtail.sources.cxr_lt import edition as edition_table
+from medtail.sources.cxr_lt_import import ROUNDED_ID
 from medtail.tables.frames import add_row_problem, check_ids
 from medtail.tables.tail import ClassCounts
 
 Absent = Literal["error", "nan", "zero"]
-_ROUNDED_ID = r"\d+(?:\.\d+)?[eE]\+?\d+|\d{16,}\.0*"
 
 
 @final
@@ -203,7 +203,7 @@ def _patients(table: TextTable, tables: Edition, problems: Problems) -> np.ndarr
     if (text == "").all():
         return None
     add_row_problem(problems, (text == "").to_numpy(dtype=bool), text, expected="a patient, not an empty cell")
-    rounded = text.str.fullmatch(_ROUNDED_ID).to_numpy(dtype=bool)
+    rounded = text.str.fullmatch(ROUNDED_ID).to_numpy(dtype=bool)
     expected = "the id as text; this one went through a program that made it a number, and patients may have merged"
     add_row_problem(problems, rounded, text, expected=expected)
     return text.to_numpy(dtype=object)

@@ -152,7 +152,7 @@ def pack_submission(
     """Put scores into the form the platform wants, and say what was changed.
 
     Args:
-        scores: `.csv` or `.zip`, columns in any order or by alias.
+        scores: `.csv` or `.zip`, columns in any order or by alias; or a table that `medtail predict` wrote.
         out: `.zip` (or `.csv`) to write.
         edition: `2023`, `2024`, `2026`, or an edition of one's own.
         task: Whose classes the columns are.

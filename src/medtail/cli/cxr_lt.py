@@ -30,7 +30,12 @@ SCORE_EXAMPLE = """Examples:
   medtail cxr-lt score scores.csv --truth labels.csv --split test --edition 2024 --task 2 --out results
 """
 VALIDATE_EXAMPLE = "Example:\n\n  medtail cxr-lt validate submission.zip --test test_task1.csv --edition 2024 --task 1"
-PACK_EXAMPLE = "Example:\n\n  medtail cxr-lt pack scores.csv --out submission.zip --test test_task1.csv --code src"
+PACK_EXAMPLE = """Examples:
+
+  medtail cxr-lt pack scores.csv --out submission.zip --test test_task1.csv --code src
+
+  medtail cxr-lt pack predictions.parquet --out submission.zip --test test_task1.csv
+"""
 TEMPLATE_EXAMPLE = "Example:\n\n  medtail cxr-lt template test_task1.csv --out sample.csv --edition 2024 --task 1"
 COMPARE_EXAMPLE = "Example:\n\n  medtail cxr-lt compare ours.zip theirs.csv --truth test_labeled_task2.csv --task 2"
 CLASSES_EXAMPLE = "Example:\n\n  medtail cxr-lt classes --edition 2024 --task 2"
@@ -38,7 +43,7 @@ CLASSES_EXAMPLE = "Example:\n\n  medtail cxr-lt classes --edition 2024 --task 2"
 EceChoice = Literal["reliability", "leaderboard", "confidence"]
 AbsentChoice = Literal["error", "nan", "zero"]
 
-EditionOption = Annotated[str, typer.Option(help="2023, 2024 or 2026.")]
+EditionOption = Annotated[str, typer.Option(help="2023, 2024 or 2026; nih14 or nih20 on NIH ChestX-ray14.")]
 TaskOption = Annotated[int, typer.Option(help="The edition's task.")]
 TruthOption = Annotated[Path, typer.Option(help="Labels of the test set, .csv or .csv.gz, in the challenge's layout.")]
 SplitOption = Annotated[str | None, typer.Option(help="Rows of the truth's column 'split' to score.")]
@@ -134,7 +139,10 @@ def validate(
 
 @app.command("pack", epilog=PACK_EXAMPLE)
 def pack(
-    scores: Annotated[Path, typer.Argument(help="Scores, .csv or .zip, columns in any order.", show_default=False)],
+    scores: Annotated[
+        Path,
+        typer.Argument(help="Scores, .csv, .zip or predictions.parquet, columns in any order.", show_default=False),
+    ],
     out: Annotated[Path, typer.Option("--out", help="The .zip to write.")],
     test: TestOption = None,
     code: Annotated[Path | None, typer.Option(help="Folder to put under code/.")] = None,

@@ -15,6 +15,7 @@ import typer
 from medtail import __version__
 from medtail.cli import (
     calibrate,
+    combine,
     compare,
     conformal,
     cxr_lt,
@@ -24,9 +25,11 @@ from medtail.cli import (
     medmnist,
     retarget,
     study,
+    synthesise,
     thyro_lmd,
     tirads,
     verify,
+    zeroshot,
 )
 from medtail.errors import MedtailError, UsageError
 
@@ -41,10 +44,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data.app, name="data")
+app.add_typer(combine.app, name="combine")
 app.add_typer(cxr_lt.app, name="cxr-lt")
 app.add_typer(medmnist.app, name="medmnist")
 app.add_typer(thyro_lmd.app, name="thyro-lmd")
 app.add_typer(study.app, name="study")
+app.add_typer(synthesise.app, name="synthesise")
+app.add_typer(zeroshot.app, name="zero-shot")
 app.command("train", epilog=learn.TRAIN_EXAMPLE)(learn.train)
 app.command("predict", epilog=learn.PREDICT_EXAMPLE)(learn.predict)
 app.command("evaluate", epilog=judge.EVALUATE_EXAMPLE)(judge.evaluate)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from medtail.cli import study_genaug
 from medtail.errors import UsageError
 
 if TYPE_CHECKING:
@@ -247,8 +248,10 @@ def _run(study: Study, out: Path, *, workers: int, as_json: bool, quiet: bool) -
     else:
         typer.echo(outcome.summary)
     if outcome.judged:
+        effects = " effects.csv," if outcome.study.factors else ""
         typer.echo(
-            f"\nWritten: {out}/study.html, study.md, study.json, tables.csv, differences.csv, costs.csv.", err=True
+            f"\nWritten: {out}/study.html, study.md, study.json, tables.csv, differences.csv,{effects} costs.csv.",
+            err=True,
         )
     _tell_others(outcome)
     raise_for_failures(outcome)
@@ -325,3 +328,6 @@ def _external(given: list[str]) -> dict[str, Any]:
             raise UsageError(f"--external {text!r}: expected NAME=PATH, such as warsaw=breast_usg.csv")
         found[name] = ExternalConfig(manifest=os.path.abspath(path))
     return found
+
+
+app.command("genaug", epilog=study_genaug.GENAUG_EXAMPLE)(study_genaug.genaug)

@@ -20,7 +20,10 @@ METRIC_NAMES = {
     "recall": "recall",
     "specificity": "specificity", "ece": "ECE", "brier": "Brier score", "micro_f1": "micro F1", "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1",
+    "level_kappa_quadratic": "kappa of the TI-RADS level",
 }  # fmt: skip
+OF_WHOLE_REPORTS = frozenset({"level_kappa_quadratic"})
+"""Metrics that are no mean over classes."""
 MOST_PAIRS = 10
 """Up to this many pairs each has its sentence; beyond, only neighbours in the ranking."""
 
@@ -51,7 +54,8 @@ def place_words(row: Any) -> str:
         return f"{metric} of {row['class']}"
     if row["tail_group"]:
         return f"{metric} of the {row['tail_group']} classes"
-    return metric if metric.startswith("micro") else f"macro {metric}"
+    is_mean = not metric.startswith("micro") and row["metric"] not in OF_WHOLE_REPORTS
+    return f"macro {metric}" if is_mean else metric
 
 
 def p_text(p: float) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from medtail.judging.counts import Decision, is_called
 from medtail.tables.predictions import Predictions
+
+Decider = Callable[[Predictions], np.ndarray]
+"""From a table's scores, and its thresholds, to decisions bool [N, C]."""
 
 
 def decide(

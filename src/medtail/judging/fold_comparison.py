@@ -24,6 +24,7 @@ from medtail.judging.comparison_rows import (
     system_rows,
     verdict_of,
 )
+from medtail.judging.decisions import Decider, decide
 from medtail.judging.paired_draws import Answer, draw_systems
 from medtail.judging.pairing import pair_rows
 from medtail.judging.pvalues import DETECTABLE_AT, corrected_resampled_t, holm
@@ -36,6 +37,7 @@ def compare_folds(
     *,
     config: ComparisonConfig | None = None,
     train_rows: int | None = None,
+    decider: Decider = decide,
 ) -> Comparison:
     """Compare systems that were cross-validated on the same folds.
 
@@ -48,6 +50,7 @@ def compare_folds(
         config: What to compare; `bootstrap`, `scheme` and `seed_draw` play no part. The defaults if None.
         train_rows: Training images behind a fold's model. If None, from the tables' train counts, or where the folds
             share no image, the images of the other folds.
+        decider: From scores to decisions.
 
     Returns:
         A comparison whose replicates are the folds and whose intervals are those of the t-test; a system's own
@@ -86,7 +89,7 @@ def compare_folds(
     codes, num_patients = number_patients(everything.patients)
     questions = ask(everything, metrics=config.metrics, levels=config.levels, patients=codes, groups=groups)
     test_share, source = _test_share(folds, train_rows)
-    answers = _answers(folds, questions, config)
+    answers = _answers(folds, questions, config, decider)
     names, pairs = list(tables), list(combinations(range(len(tables)), 2))
     rows, ranked, replicates = [], [], []
     for question, answer in zip(questions, answers, strict=True):
@@ -184,7 +187,10 @@ def _test_share(folds: Sequence[Mapping[str, Predictions]], train_rows: int | No
 
 
 def _answers(
-    folds: Sequence[Mapping[str, Predictions]], questions: Sequence[Question], config: ComparisonConfig
+    folds: Sequence[Mapping[str, Predictions]],
+    questions: Sequence[Question],
+    config: ComparisonConfig,
+    decider: Decider,
 ) -> list[Answer]:
     """Return every question's values over the folds, which take the place of resamples."""
     by_fold = []
@@ -200,6 +206,7 @@ def _answers(
             seed_draw="fixed",
             ece_mode=config.ece_mode,
             ece_bins=config.ece_bins,
+            decider=decider,
         )
         by_fold.append([draws.answer(question) for question in questions])
     answers = []

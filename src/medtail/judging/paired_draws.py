@@ -6,21 +6,24 @@ their difference. Where a system was trained with several seeds, seeds are drawn
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
 import numpy as np
 
-from medtail.judging.bootstrap import Scheme, draw_weights
+from medtail.judging.bootstrap import PatientWeights, Scheme, draw_weights
 from medtail.judging.counts import EceMode
-from medtail.judging.decisions import decide
+from medtail.judging.decisions import Decider, decide
 from medtail.judging.estimates import GROUP_METRICS, Estimates, estimate, pool
 from medtail.judging.questions import CLASS_METRICS, POOLED_METRICS, Question
 from medtail.seeding import stream, stream_seed
 from medtail.tables.predictions import Predictions
 
 SeedDraw = Literal["hierarchical", "fixed"]
+Further = Callable[[Predictions, np.ndarray, PatientWeights], Mapping[tuple[str, str], tuple[float, np.ndarray]]]
+"""Numbers that the judge does not know, of a table, its patients' numbers and their weights: (metric, class) of a
+question → value on the rows, and float64 [B] in the resamples."""
 BATCH = 4096
 """Resamples held in memory together; the first batch is what `evaluate` draws with the same seed."""
 
@@ -118,6 +121,8 @@ def draw_systems(
     ece_mode: EceMode,
     ece_bins: int,
     threads: int | None = None,
+    decider: Decider = decide,
+    further: Further | None = None,
 ) -> PairedDraws:
     """Judge every table of every system in the same resamples.
 
@@ -132,6 +137,8 @@ def draw_systems(
         ece_mode: Reading of the ECE.
         ece_bins: Its bins.
         threads: Worker threads; no effect on the result.
+        decider: From scores to decisions.
+        further: Makes the numbers of questions whose metric the judge does not know.
 
     Returns:
         The draws.
@@ -147,14 +154,15 @@ def draw_systems(
             for r, table in enumerate(tables):
                 found = estimate(
                     table,
-                    called=decide(table),
+                    called=decider(table),
                     patients=patients,
                     weights=weights,
                     ece_mode=ece_mode,
                     ece_bins=ece_bins,
                     threads=threads,
                 )
-                gathered[name, r].append(_keep(found, questions, table))
+                numbers = further(table, patients, weights) if further is not None else {}
+                gathered[name, r].append(_keep(found, questions, table, numbers))
     truth = next(iter(systems.values()))[0].targets
     return PairedDraws(
         kept=tuple(tuple(_joined(gathered[name, r]) for r in range(len(tables))) for name, tables in systems.items()),
@@ -197,7 +205,12 @@ def draw_seed_weights(seeds: int, *, resamples: int, draw: SeedDraw = "hierarchi
     return np.asarray(counts / (seeds - 1.0))
 
 
-def _keep(found: Estimates, questions: Sequence[Question], table: Predictions) -> _Kept:
+def _keep(
+    found: Estimates,
+    questions: Sequence[Question],
+    table: Predictions,
+    numbers: Mapping[tuple[str, str], tuple[float, np.ndarray]],
+) -> _Kept:
     metrics = {question.metric for question in questions if question.metric in CLASS_METRICS}
     single: dict[Question, tuple[float, np.ndarray]] = {}
     for question in questions:
@@ -207,6 +220,8 @@ def _keep(found: Estimates, questions: Sequence[Question], table: Predictions) -
             among = np.isin(np.arange(table.labels.num_classes), question.among)
             point, drawn = pool(found.sums, among), pool(found.resampled_sums, among)
             single[question] = (float(point[question.metric]), drawn[question.metric])
+        elif question.metric not in CLASS_METRICS:
+            single[question] = numbers[question.metric, question.class_name]
     return _Kept(
         {metric: found.values[metric] for metric in metrics},
         {metric: found.resampled[metric] for metric in metrics},

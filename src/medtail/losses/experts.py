@@ -63,7 +63,8 @@ class BranchesConfig:
         consistency: Weight of the mean squared distance of the layers' scores on all rows, >= 0.
 
     References:
-        zhou2020b (schedule `parabolic`, without mixing of features); guo2021 (`equal`, with consistency).
+        zhou2020b (schedule `parabolic`, without mixing of features); guo2021 (`equal`, with consistency: of scores,
+        not of logits, and without their learnt compensation of logits).
     """
 
     __pydantic_config__: ClassVar[Any] = CLOSED

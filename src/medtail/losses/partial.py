@@ -29,7 +29,7 @@ class PartialLabelsConfig:
             distance of the scores.
 
     References:
-        cole2021.
+        cole2021, who give negatives 1 / (C − 1), and expect one number of positives an image over all classes.
     """
 
     __pydantic_config__: ClassVar[Any] = CLOSED

@@ -42,8 +42,8 @@ class ClassAttentionConfig:
         mixing: Compare the labels' vectors with each other.
         dropout: On what attention adds, while training.
         prior_bias: Start from the train fold's class frequencies rather than from one half.
-        sham: A control that must not help: `stranger` conditions on another image, in training on the next one of the
-            batch, afterwards on the last one seen in training.
+        sham: A control that must not help: `stranger` conditions on another image, in training on a neighbour in the
+            batch, afterwards on one of the last batch seen in training.
 
     References:
         liu2021, whose decoder is this one without conditioning and mixing.

@@ -70,7 +70,9 @@ class CsraHead(Head):
         super().__init__()
         self.config = config
         count = config.heads
-        self.weight = nn.Parameter(torch.randn(count, num_classes, feature_dim))
+        # as a convolution's in the authors' code: only directions count, and a step turns short weights further
+        self.weight = nn.Parameter(torch.empty(count, num_classes, feature_dim))
+        nn.init.uniform_(self.weight, -(feature_dim**-0.5), feature_dim**-0.5)
         first = torch.zeros(num_classes) if bias is None else torch.tensor(list(bias), dtype=torch.float32)
         self.bias = nn.Parameter(first)
         self.dropout = nn.Dropout2d(config.dropout)

@@ -124,6 +124,7 @@ def build_diagnoser(
     architecture: Mapping[str, Any] | None = None,
     load_weights: bool = True,
     together: np.ndarray | None = None,
+    texts: np.ndarray | None = None,
 ) -> Diagnoser:
     """Build a diagnoser from its configs; see `build_backbone`, `build_head` and `BandFilter` for arguments and errors.
 
@@ -149,5 +150,6 @@ def build_diagnoser(
         feature_parts=trunk.feature_parts,
         grid=trunk.grid(size_px),
         together=together,
+        texts=texts,
     )
     return Diagnoser(trunk, top, labels=labels, link=link, band=shown)

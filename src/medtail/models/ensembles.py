@@ -27,7 +27,7 @@ def save_ensemble(
     folder: Path | str,
     sources: Sequence[Path],
     *,
-    thresholds: Mapping[str, float],
+    thresholds: Mapping[str, float] | None,
     training: Mapping[str, Any],
 ) -> ModelCard:
     """Copy model folders into one ensemble folder; it appears whole or not at all.
@@ -35,7 +35,7 @@ def save_ensemble(
     Args:
         folder: A folder that does not exist yet.
         sources: Model folders of the members, at least two.
-        thresholds: Class → threshold, chosen on the averaged scores of tune.
+        thresholds: Class → threshold, chosen on the averaged scores of tune; None if not chosen.
         training: Free facts about the training.
 
     Returns:
@@ -49,11 +49,11 @@ def save_ensemble(
         raise MedtailError(f"{folder}: exists already; medtail never overwrites a model. Give a new folder.")
     cards = [read_card(source) for source in sources]
     _check_alike(folder, cards)
-    value = {
+    value: dict[str, Any] = {
         "format": ENSEMBLE_FORMAT,
         "members": [MEMBER.format(number) for number in range(len(cards))],
         "weights": _joined_digest(cards),
-        "thresholds": dict(thresholds),
+        "thresholds": None if thresholds is None else dict(thresholds),
         "training": dict(training),
     }
     with atomic_path(folder) as temporary:

@@ -24,6 +24,7 @@ from medtail.models.experts import ExpertsConfig, ExpertsHead
 from medtail.models.label_graph import LabelGraphConfig, LabelGraphHead
 from medtail.models.ml_decoder import MlDecoderConfig, MlDecoderHead
 from medtail.models.syntus import SyntusHead, SyntusHeadConfig
+from medtail.models.text_query import TextQueryConfig, TextQueryHead
 
 __all__ = ["Head", "HeadAnswer", "HeadConfig", "LinearHead", "LinearHeadConfig", "SyntusHeadConfig", "build_head"]
 
@@ -55,7 +56,8 @@ HeadConfig = Annotated[
     | CsraConfig
     | MlDecoderConfig
     | LabelGraphConfig
-    | ExpertsConfig,
+    | ExpertsConfig
+    | TextQueryConfig,
     Field(discriminator="kind"),
 ]
 
@@ -109,6 +111,7 @@ def build_head(
     feature_parts: Sequence[int] | None = None,
     grid: tuple[int, int] | None = None,
     together: np.ndarray | None = None,
+    texts: np.ndarray | None = None,
 ) -> Head:
     """Build the head a config names.
 
@@ -123,6 +126,8 @@ def build_head(
         grid: Height and width of the map, for what can be checked before the first image; None if not known.
         together: Train rows that show both of two classes, [C, C]; for heads with a graph over the labels. None where
             loaded weights will bring it.
+        texts: Text vectors of the classes, [C, T]; for heads that are asked by text. None where loaded weights will
+            bring them.
 
     Returns:
         The head.
@@ -154,5 +159,7 @@ def build_head(
             return LabelGraphHead(feature_dim, num_classes, config=config, together=together, bias=bias)
         case ExpertsConfig():
             return ExpertsHead(feature_dim, num_classes, config=config, bias=bias)
+        case TextQueryConfig():
+            return TextQueryHead(feature_dim, num_classes, config=config, texts=texts, bias=bias)
         case _:
             assert_never(config)

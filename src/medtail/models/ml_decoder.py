@@ -33,7 +33,7 @@ class MlDecoderConfig:
         width: Length of queries and tokens; a multiple of `heads`. The paper's is 768.
         heads: Of attention.
         inner: Width of the feed-forward block; the paper's is 2048.
-        dropout: While training.
+        dropout: While training, of attention too.
         prior_bias: Start from the train fold's class frequencies rather than from one half.
 
     References:
@@ -102,6 +102,7 @@ class MlDecoderHead(Head):
         self.last_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout)
         size = math.ceil(num_classes / groups)
+        # smaller than the authors' start, so that the bias, the class frequencies, speaks first
         self.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(groups * width, size)).view(groups, width, size))
         first = torch.zeros(num_classes) if bias is None else torch.tensor(list(bias), dtype=torch.float32)
         self.bias = nn.Parameter(first)
@@ -115,6 +116,7 @@ class MlDecoderHead(Head):
             self._heads(self.to_queries(queries)),
             self._heads(self.to_keys(tokens)),
             self._heads(self.to_values(tokens)),
+            dropout_p=self.config.dropout if self.training else 0.0,
         )
         read = self.read_norm(queries + self.dropout(self.out(found.transpose(1, 2).flatten(2))))
         vectors = self.last_norm(read + self.dropout(self.inner(read)))

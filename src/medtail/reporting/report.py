@@ -39,6 +39,7 @@ from medtail.reporting.facts import (
 from medtail.reporting.figures import forest_plot, frequency_plot, legend, training_plot
 from medtail.reporting.glance import headlines
 from medtail.reporting.page import packaged, page_template, security_policy, version_of_medtail
+from medtail.reporting.policy import PolicyRecord, policy_section
 from medtail.reporting.sections import judge_sections
 from medtail.reporting.summary import count, summarise
 from medtail.reporting.terms import terms
@@ -80,6 +81,7 @@ def write_report(
     methods: Sequence[str] = (),
     tune: Predictions | None = None,
     retargeted: Results | None = None,
+    policy: PolicyRecord | None = None,
 ) -> Path:
     """Write the report of one judgement as one HTML file, atomically. The same inputs give the same bytes.
 
@@ -97,6 +99,7 @@ def write_report(
         tune: Scores of the tune fold by the same model, calibrated alike, for conformal sets and abstention; None
             leaves both out.
         retargeted: Re-targeted results of these predictions (`medtail retarget`); None leaves the section out.
+        policy: What a sampler that learnt its levels has left; None where there was none.
 
     Returns:
         `out`.
@@ -106,9 +109,8 @@ def write_report(
             `retargeted` belong to other scores.
     """
     out = Path(out)
-    page = _template().render(
-        _context(predictions, results, title, card, config, manifest, read_image, log, methods, tune, retargeted)
-    )
+    parts = (predictions, results, title, card, config, manifest, read_image, log, methods, tune, retargeted, policy)
+    page = _template().render(_context(*parts))
     write_text(out, page)
     return out
 
@@ -125,6 +127,7 @@ def _context(
     methods: Sequence[str],
     tune: Predictions | None,
     retargeted: Results | None,
+    policy: PolicyRecord | None,
 ) -> dict[str, Any]:
     header = results.header
     fold = _fold(predictions, results)
@@ -146,6 +149,7 @@ def _context(
         ("figures", "Curves"),
         *closer.contents,
     ]
+    sections += [("generated", "Generated images in training")] if policy is not None else []
     sections += [("examples", "Example images")] if examples else []
     sections += [
         ("data", "Data card"),
@@ -192,6 +196,7 @@ def _context(
         "closer": closer,
         "confusions": _confusions(predictions),
         "training": training,
+        "ratio_policy": None if policy is None else policy_section(policy, panels),
         "examples": examples,
         "titles": ALONE,
         "data_facts": small_print.data_facts(predictions, classes, fold=fold),

@@ -34,6 +34,15 @@ from medtail.sampling.classic import (
     repeat_factors,
 )
 from medtail.sampling.contract import Sampler, train_fold
+from medtail.sampling.mixture import MixtureSampler, MixtureSamplerConfig, Steady, Stretch, find_pool
+from medtail.sampling.policy import PolicySamplerConfig
+from medtail.sampling.replay import (
+    ClosedLoopSampler,
+    ReplaySamplerConfig,
+    Segments,
+    check_schedule,
+    read_schedule,
+)
 from medtail.sampling.sites import CopiesSamplerConfig, SitesSamplerConfig, copy_factors, sitewise_shares
 from medtail.sampling.streams import TwoStreamSampler, TwoStreamSamplerConfig, two_stream_epoch
 from medtail.tables.domains import domain_numbers
@@ -43,8 +52,11 @@ __all__ = [
     "ClassBalancedSamplerConfig",
     "CopiesSamplerConfig",
     "DeferredSamplerConfig",
+    "MixtureSamplerConfig",
+    "PolicySamplerConfig",
     "ProgressiveSamplerConfig",
     "RepeatFactorSamplerConfig",
+    "ReplaySamplerConfig",
     "SamplerConfig",
     "SitesSamplerConfig",
     "SquareRootSamplerConfig",
@@ -53,6 +65,7 @@ __all__ = [
     "UniformSamplerConfig",
     "build_sampler",
     "plan_epoch",
+    "rows_of_epoch",
 ]
 
 SamplerConfig = Annotated[
@@ -65,7 +78,10 @@ SamplerConfig = Annotated[
     | CopiesSamplerConfig
     | TwoStreamSamplerConfig
     | TwoBranchesSamplerConfig
-    | DeferredSamplerConfig,
+    | DeferredSamplerConfig
+    | MixtureSamplerConfig
+    | ReplaySamplerConfig
+    | PolicySamplerConfig,
     Field(discriminator="kind"),
 ]
 
@@ -85,7 +101,7 @@ def build_sampler(
         config: A member of `SamplerConfig`; a union member is picked in YAML by `kind`.
         manifest: Only its rows of the train fold are drawn; it is not changed.
         seed: The run's seed.
-        epoch_rows: Draws an epoch, at least 1; None = as many as the train fold has rows.
+        epoch_rows: Draws an epoch, at least 1; None = as many as `rows_of_epoch` says.
         epochs: Epochs of the training, at least 1; for samplers that change on the way.
         steps: Batches an epoch is cut into, at least 1; for samplers that fill every batch in a set way.
 
@@ -111,7 +127,7 @@ def build_sampler(
         if value is not None and value < 1:
             raise MedtailError(f"sampler, {name}: found {value!r}; expected at least 1.")
     fold = train_fold(manifest)
-    plan = Plan(config.kind, fold, seed, len(fold.rows) if epoch_rows is None else epoch_rows)
+    plan = Plan(config.kind, fold, seed, rows_of_epoch(config, manifest) if epoch_rows is None else epoch_rows)
     match config:
         case UniformSamplerConfig():
             return UniformSampler(plan)
@@ -143,8 +159,40 @@ def build_sampler(
                 plan,
                 shares=lambda epoch: deferred_shares(later, epoch=epoch, epochs=epochs, balance_from=start),
             )
+        case MixtureSamplerConfig():
+            pool = find_pool(manifest)
+            return MixtureSampler(plan, pool, Steady(Stretch(plan.epoch_rows, pool.levels(config.levels))))
+        case ReplaySamplerConfig():
+            pool, schedule = find_pool(manifest), read_schedule(config.schedule, digest=config.digest)
+            if config.order == "closed_loop":
+                return ClosedLoopSampler(plan, pool, schedule, epochs=epochs)
+            schedule = check_schedule(schedule, pool)
+            levels = schedule.in_order(config.order, seed=seed)
+            return MixtureSampler(plan, pool, Segments(levels, plan.epoch_rows, epochs))
+        case PolicySamplerConfig():
+            raise MedtailError(
+                "sampler 'policy': has no levels before it has learnt them, which `medtail train` does first; expected"
+                " the schedule it leaves. Use the sampler 'replay' with RUN/policy/schedule.json."
+            )
         case _:
             assert_never(config)
+
+
+def rows_of_epoch(config: SamplerConfig, manifest: Manifest) -> int:
+    """Say how many rows show a train fold once: real ones where generated ones are mixed in, else all.
+
+    Example:
+        >>> import pandas as pd
+        >>> from medtail.tables.manifest import manifest_from_frame
+        >>> table = manifest_from_frame(pd.DataFrame({"image_id": list("abc"), "path": list("abc"), "fold": "train",
+        ...     "patient_id": list("123"), "origin": ["real", "real", "synthetic"], "Hernia": [1, 0, 0]}))
+        >>> rows_of_epoch(UniformSamplerConfig(), table), rows_of_epoch(MixtureSamplerConfig(), table)
+        (3, 2)
+    """
+    counted = manifest.folds == "train"
+    if isinstance(config, MixtureSamplerConfig | ReplaySamplerConfig | PolicySamplerConfig):
+        counted = counted & manifest.is_real
+    return int(counted.sum())
 
 
 def plan_epoch(
@@ -154,7 +202,7 @@ def plan_epoch(
 
     Args:
         config: The sampler.
-        train_rows: Rows of the train fold.
+        train_rows: Rows that show the train fold once; see `rows_of_epoch`.
         epoch_rows: Draws that were asked for; None as many as show each train row once.
         batch_size: Images of all processes a step, at most.
         world_size: Processes.

@@ -219,6 +219,34 @@ class Plan:
             )
 
 
+def running_rows(
+    rows: np.ndarray, *, first: int, length: int, shuffler: Callable[[int], np.random.Generator]
+) -> np.ndarray:
+    """Cut a stretch out of permutations laid end to end, in which every row comes once before any comes again.
+
+    Args:
+        rows: What is permuted, int64 [n], n >= 1.
+        first: Where the stretch begins, counted from the first permutation.
+        length: How long it is; may be 0.
+        shuffler: The random stream of each permutation, by its number.
+
+    Returns:
+        int64 [length].
+
+    Example:
+        >>> numbers = running_rows(np.arange(3), first=2, length=4, shuffler=np.random.default_rng)
+        >>> len(numbers), sorted(numbers[1:].tolist())
+        (4, [0, 1, 2])
+    """
+    count = len(rows)
+    passes = range(first // count, -(-(first + length) // count))
+    if not length:
+        return rows[:0]
+    shuffled = np.concatenate([shuffler(number).permutation(rows) for number in passes])
+    start = first - passes[0] * count
+    return np.asarray(shuffled[start : start + length])
+
+
 @final
 class UniformSampler(Sampler):
     """Every train row once before any comes again: permutations end to end, cut into epochs."""
@@ -229,12 +257,8 @@ class UniformSampler(Sampler):
 
     def draw(self, epoch: int) -> np.ndarray:
         """Draw an epoch: one permutation, where an epoch is as long as the train fold."""
-        first, length = epoch * self._plan.epoch_rows, self._plan.epoch_rows
-        count = len(self.rows)
-        passes = range(first // count, -(-(first + length) // count))
-        shuffled = np.concatenate([self._plan.random(number).permutation(self.rows) for number in passes])
-        start = first - passes[0] * count
-        return np.asarray(shuffled[start : start + length])
+        length = self._plan.epoch_rows
+        return running_rows(self.rows, first=epoch * length, length=length, shuffler=self._plan.random)
 
     def frequencies(self, epoch: int) -> np.ndarray:
         """Promise the same share to every row."""

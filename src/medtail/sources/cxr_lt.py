@@ -180,7 +180,7 @@ def edition(name: str) -> Edition:
     """Return the tables of an edition.
 
     Args:
-        name: `2023`, `2024` or `2026`.
+        name: `2023`, `2024` or `2026`; `nih14` or `nih20` for the same protocol on NIH ChestX-ray14.
 
     Raises:
         UsageError: There is no such edition.
@@ -316,6 +316,73 @@ def _edition_2026() -> Edition:
     )
 
 
-EDITIONS: Mapping[str, Edition] = MappingProxyType(
-    {found.name: found for found in (_edition_2023(), _edition_2024(), _edition_2026())}
+# fmt: off
+NIH_CLASSES: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    # name in CXR-LT's spelling → names in files of NIH; alphabetical
+    "Atelectasis": (), "Cardiomegaly": (), "Consolidation": (), "Edema": (), "Emphysema": (), "Fibrosis": (),
+    "Hernia": (), "Infiltration": (), "Mass": (), "Nodule": (), "Pleural Effusion": ("Effusion",),
+    "Pleural Thickening": (), "Pneumonia": (), "Pneumothorax": (),
+})
+NIH_EXTRA = ("Calcification of the Aorta", "Pneumomediastinum", "Pneumoperitoneum", "Subcutaneous Emphysema",
+             "Tortuous Aorta")
+# fmt: on
+NIH_HELD_OUT = ("Fibrosis", "Hernia", "Pneumonia")
+"""What `nih14` asks in task 3: findings that a training table of one's own must then leave out."""
+_NIH_PROVENANCE = (
+    "Not an edition of the challenge: its protocol on NIH ChestX-ray14. Counted from one's own train file."
 )
+
+
+def _nih_edition(name: str, extra: tuple[str, ...], *further: ChallengeTask) -> Edition:
+    spelled = {**NIH_CLASSES, **dict.fromkeys(extra, ()), "Normal": ("No Finding",)}
+    names = tuple(sorted(spelled))
+    return Edition(
+        name=name,
+        classes=tuple(ChallengeClass(found, aliases=spelled[found]) for found in names),
+        tasks=_tasks(ChallengeTask(1, "long tail, NIH", names), *further),
+        meta_columns=(*_META, "fpath"),
+        provenance=_NIH_PROVENANCE,
+    )
+
+
+def _nih_editions() -> tuple[Edition, ...]:
+    mined = (
+        "Labels mined from reports unless you put the radiologists' labels (810 images) there: no gold test set by"
+        " itself."
+    )
+    gold = ChallengeTask(2, "gold test set, NIH", tuple(NIH_CLASSES), caution=mined)
+    held_out = ChallengeTask(3, "zero-shot, NIH: three findings held out", NIH_HELD_OUT, unseen=True)
+    five = ChallengeTask(3, "zero-shot, NIH: the five further findings", NIH_EXTRA, unseen=True)
+    return _nih_edition("nih14", (), gold, held_out), _nih_edition("nih20", NIH_EXTRA, five)
+
+
+EDITIONS: Mapping[str, Edition] = MappingProxyType(
+    {found.name: found for found in (_edition_2023(), _edition_2024(), _edition_2026(), *_nih_editions())}
+)
+HIERARCHY: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "Rib Fracture": ("Fracture",),
+        "Clavicle Fracture": ("Fracture",),
+        "Lobar Atelectasis": ("Atelectasis",),
+        "Round(ed) Atelectasis": ("Atelectasis",),
+        "Hydropneumothorax": ("Pneumothorax", "Pleural Effusion"),
+    }
+)
+"""Finding → findings it implies. Ours: the challenge states none."""
+
+
+def hierarchy_among(class_names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the part of `HIERARCHY` that some classes can keep, in their own spelling.
+
+    Example:
+        >>> hierarchy_among(["Hydropneumothorax", "Pneumothorax", "pleural effusion", "Rib Fracture"])
+        {'Hydropneumothorax': ('Pneumothorax', 'pleural effusion')}
+    """
+    known = EDITIONS["2024"]
+    spelled = {canonical: name for name in class_names if (canonical := known.canonical(name)) is not None}
+    found = {}
+    for child, parents in HIERARCHY.items():
+        there = tuple(spelled[parent] for parent in parents if parent in spelled)
+        if child in spelled and there:
+            found[spelled[child]] = there
+    return found

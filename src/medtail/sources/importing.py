@@ -21,6 +21,7 @@ LAYOUTS = {
     "bus_bra": "BUS-BRA, breast ultrasound: labels.csv, images/, masks/",
     "breast_usg": "BrEaST-Lesions-USG, breast ultrasound with BI-RADS descriptors: labels.csv, images/, masks/",
     "nih_cxr": "NIH ChestX-ray14: Data_Entry_2017*.csv with images anywhere below, or labels.csv, or a table alone",
+    "cxr_lt": "CXR-LT 2023, 2024, 2026 (MIMIC-CXR-JPG, PadChest) or NIH in its layout: the label files as handed out",
     "medmnist": "MedMNIST .npz with its own split; images are written as PNG files",
     "ham10000": "HAM10000, dermatoscopy: HAM10000_metadata.csv, IMAGE_ID.jpg anywhere below",
     "ddti": "DDTI, thyroid ultrasound: N.xml a case with descriptors and polygons, N_1.jpg, N_2.jpg, …",
@@ -36,6 +37,7 @@ TAKES = {
     "folders": ("patient_pattern",),
     "bus_bra": ("test_fold",),
     "nih_cxr": ("images",),
+    "cxr_lt": ("edition", "task", "images"),
     "medmnist": ("images_out", "class_names"),
     "dicom": ("labels",),
     "ddti": ("masks_out",),
@@ -56,13 +58,15 @@ class ImportOptions:
         separator: csv: what joins several classes in `label_column`.
         negative: csv: names in `label_column` that mean none of the classes.
         keep: csv: further columns to carry along as `meta_…`.
-        images: csv, nih_cxr: folder the image files are in.
+        images: csv, nih_cxr, cxr_lt: folder the image files are in.
         labels: dicom: table with the labels.
         patient_pattern: folders: regular expression whose one group is the patient.
         test_fold: bus_bra: official fold to hold out as test.
         images_out: medmnist: new folder to write the images to.
         class_names: medmnist: names of the classes 0, 1, ….
         masks_out: ddti: new folder to draw the polygons into.
+        edition: cxr_lt: `2023`, `2024`, `2026`, `nih14` or `nih20`, where the files do not tell.
+        task: cxr_lt: whose classes to read; 1 if left out.
     """
 
     image_column: str | None = None
@@ -79,6 +83,8 @@ class ImportOptions:
     images_out: Path | None = None
     class_names: tuple[str, ...] = ()
     masks_out: Path | None = None
+    edition: str | None = None
+    task: int | None = None
 
 
 def import_layout(
@@ -146,6 +152,12 @@ histology, pathology, …), images/ and, if wanted, masks/.
             from medtail.sources.nih_cxr import import_nih_cxr
 
             return import_nih_cxr(path, images=options.images)
+        case "cxr_lt":
+            from medtail.sources.cxr_lt_import import import_cxr_lt
+
+            return import_cxr_lt(
+                path, edition=options.edition, task=1 if options.task is None else options.task, images=options.images
+            )
         case "medmnist":
             from medtail.sources.medmnist import import_medmnist
 

@@ -82,6 +82,7 @@ def ablation_study(path: Path | str, *, overrides: Sequence[str] = (), seeds: Se
         judge=config.judge,
         external={name: part for name, part in config.external.items() if not isinstance(part, str)},
         equal=config.equal,
+        factors=config.factors,
     )
 
 
@@ -160,7 +161,9 @@ def judge_study(study: Study, root: Path, tally: Tally, *, watch: Watch | None =
     tune = tune_set(study, root, seeds)
     is_whole = len(tally.finished) == len(cells)
     sets = final_sets(study, root, tune, tick=watch) if is_whole else []
-    judged = [judge(scored, reference=study.reference, config=study.judge) for scored in [tune, *sets]]
+    judged = [
+        judge(scored, reference=study.reference, config=study.judge, design=study.design) for scored in [tune, *sets]
+    ]
     if study.judge.fold == "test" and is_whole:  # the set of the verdicts first
         judged.sort(key=lambda one: one.name != "test")
     failed = {cell.name: failure_of(cell) for cell in tally.failed}
@@ -197,7 +200,7 @@ def show_study(root: Path | str) -> tuple[Study, list[Cell], str]:
     seeds = whole_seeds(study, root)
     if not any(seeds.values()):
         return study, cells, "no arm has all folds of a seed yet."
-    judged = judge(tune_set(study, root, seeds), reference=study.reference, config=study.judge)
+    judged = judge(tune_set(study, root, seeds), reference=study.reference, config=study.judge, design=study.design)
     return study, cells, text(study, judged, verdicts(study, judged), cost_table(facts_of(cells), list(study.arms)))
 
 

@@ -10,17 +10,18 @@ Knows nothing of what a study asks; whoever wants trainings run in parallel and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, final
 
-from medtail.errors import MedtailError
+from medtail.config import read_yaml
+from medtail.errors import MedtailError, UsageError
 from medtail.runs import read_json
 from medtail.studies.claims import read_claim
 from medtail.tables.predictions import Predictions, read_predictions
-from medtail.training.config import TrainConfig
-from medtail.training.fit import config_digest_of
+from medtail.training.config import TrainConfig, train_config
+from medtail.training.fit import config_digest_of, written_digest_of
 
 State = Literal["finished", "running", "failed", "begun", "waiting"]
 STATES: tuple[State, ...] = ("finished", "running", "failed", "begun", "waiting")
@@ -88,8 +89,27 @@ class Cell:
         return read_predictions(self.predictions(what))
 
 
+def resolved_config(values: Mapping[str, Any], *, where: str, folder: Path) -> TrainConfig:
+    """Read a config that was written whole; keys that came later stand at their defaults.
+
+    Args:
+        values: What was written.
+        where: The file, for messages.
+        folder: Where its relative paths start.
+
+    Raises:
+        UsageError: It has keys or values of another version.
+    """
+    # the recipe is a record, already merged: read back as a recipe it would be laid under the keys once more
+    plain = train_config({k: v for k, v in values.items() if k != "recipe"}, where=where, folder=folder)
+    return replace(plain, recipe=values.get("recipe"))
+
+
 def is_finished(cell: Cell) -> bool:
     """Return whether a cell has been trained, by this very config.
+
+    A config that has got further keys since, all at their defaults, is the same: the one in the cell's folder is then
+    read again.
 
     Raises:
         MedtailError: It was trained by another config, or its record is damaged.
@@ -97,12 +117,26 @@ def is_finished(cell: Cell) -> bool:
     if not cell.record.exists():
         return False
     known = read_json(cell.record).get("config_digest")
-    if known != cell.digest:
+    if known != cell.digest and not _is_same_read_again(cell, str(known)):
         raise MedtailError(
             f"{cell.record}: was trained with another config (digest {str(known)[:12]}, now {cell.digest[:12]})."
             " Give the arm another name, or begin the study in a new folder."
         )
     return True
+
+
+def _is_same_read_again(cell: Cell, known: str) -> bool:
+    path = cell.folder / "config.yaml"
+    if not path.exists():
+        return False
+    values = read_yaml(path)
+    if written_digest_of(values) != known:  # it is not what the cell was trained with
+        return False
+    try:
+        config = resolved_config(values, where=str(path), folder=cell.folder)
+    except UsageError:
+        return False
+    return config_digest_of(config) == cell.digest
 
 
 def state_of(cell: Cell) -> State:

@@ -24,7 +24,7 @@ from medtail.judging.bootstrap import (
     resample_sums,
 )
 from medtail.judging.counts import ratio
-from medtail.judging.decisions import decide
+from medtail.judging.decisions import Decider, decide
 from medtail.judging.intervals import mean_of_defined
 from medtail.judging.thresholds import refuse_unless_tune
 from medtail.seeding import stream_seed
@@ -93,7 +93,13 @@ def _plain(value: Any) -> Any:
 
 
 def choose(
-    tune: ScoredSet, rungs: Sequence[str], *, reference: str, criterion: Criterion = "ap", seed: int = 0
+    tune: ScoredSet,
+    rungs: Sequence[str],
+    *,
+    reference: str,
+    criterion: Criterion = "ap",
+    seed: int = 0,
+    decider: Decider = decide,
 ) -> Choice:
     """Choose the rung with the largest mean over classes on tune, and say what choosing so is worth.
 
@@ -103,6 +109,7 @@ def choose(
         reference: The plain method, one of them.
         criterion: What to compare.
         seed: Of the resamples.
+        decider: From scores to decisions, for `f1`.
 
     Returns:
         The choice.
@@ -123,7 +130,7 @@ def choose(
     whole = PatientWeights(np.ones((1, count, drawn.blocks.shape[2]), dtype=np.uint8), 1, drawn.scheme)
     parts = [
         [
-            np.mean([macro(table, patients, count, w, criterion) for table in tune.tables[name]], axis=0)
+            np.mean([macro(table, patients, count, w, criterion, decider) for table in tune.tables[name]], axis=0)
             for name in there
         ]
         for w in (whole, drawn, left)
@@ -152,7 +159,12 @@ def _first_best(values: np.ndarray) -> np.ndarray:
 
 
 def macro(
-    table: Predictions, patients: np.ndarray, num_patients: int, weights: PatientWeights, criterion: Criterion
+    table: Predictions,
+    patients: np.ndarray,
+    num_patients: int,
+    weights: PatientWeights,
+    criterion: Criterion,
+    decider: Decider = decide,
 ) -> np.ndarray:
     """Return the mean over the classes that define it in every resample, float64 [B].
 
@@ -162,9 +174,10 @@ def macro(
         num_patients: K.
         weights: Of the patients.
         criterion: What.
+        decider: From scores to decisions.
     """
     if criterion == "f1":
-        known, there, called = ~np.isnan(table.targets), table.targets == 1, decide(table)
+        known, there, called = ~np.isnan(table.targets), table.targets == 1, decider(table)
         columns = np.concatenate([called & there & known, (called & known).astype(int) + there], axis=1)
         sums = resample_sums(patient_sums(columns.astype(float), patients, num_patients), weights)
         classes = table.labels.num_classes

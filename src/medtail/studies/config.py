@@ -28,10 +28,13 @@ from medtail.judging.comparison import ComparisonConfig
 from medtail.judging.paired_draws import SeedDraw
 from medtail.judging.questions import LEVELS, Level
 from medtail.judging.thresholds import ThresholdConfig
+from medtail.studies.factorial import design_of
 from medtail.tables.tail import RuleName
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 """Names of arms and external tables: they become folders and file names."""
+Protocol = Literal["thyro_lmd"]
+"""Rules of a benchmark for turning scores into decisions; see `decoding`."""
 Budget = Literal["steps", "batch", "augmentation", "networks"]
 BUDGETS: tuple[Budget, ...] = ("steps", "batch", "augmentation", "networks")
 LEAST_RESAMPLES = 2000
@@ -91,6 +94,9 @@ class JudgeConfig:
             at one level only.
         seed_draw: `hierarchical` draws training seeds, then patients; `fixed` holds these very seeds.
         thresholds: How thresholds are chosen on the tune scores of all folds together.
+        protocol: Decide by a benchmark's rule instead, which has thresholds of its own: `thyro_lmd` (twenty labels as
+            valid reports, foci by thresholds shrunken toward 0.5, the kappa of the TI-RADS level beside). Its head,
+            body and tail hold unless `tail_rule` is given.
         tail_rule: How classes become head, medium and tail; see `tables.tail`.
         tail_cuts: Upper and lower cut.
         tail_members: For the rule `list`.
@@ -107,6 +113,7 @@ class JudgeConfig:
     holm: Literal["study", "classes"] = "study"
     seed_draw: SeedDraw = "hierarchical"
     thresholds: ThresholdConfig = field(default_factory=ThresholdConfig)
+    protocol: Protocol | None = None
     tail_rule: RuleName = "auto"
     tail_cuts: tuple[float, float] | None = None
     tail_members: Mapping[str, tuple[str, ...]] | None = None
@@ -114,6 +121,10 @@ class JudgeConfig:
 
     def __post_init__(self) -> None:
         self.comparison(resamples=1)  # its checks are ours
+        if self.protocol is not None and self.thresholds != ThresholdConfig():
+            raise MedtailError(
+                f"thresholds: the protocol {self.protocol!r} chooses its own, alike for all arms; leave one out."
+            )
 
     def comparison(self, *, resamples: int) -> ComparisonConfig:
         """Return the settings in the form the judge takes."""
@@ -187,6 +198,8 @@ class StudyConfig:
         judge: How to judge.
         external: Name → table of other images (a path, or `ExternalConfig`).
         equal: What the arms must have alike.
+        factors: Factor → arms that have it, where the arms are a full factorial: main effects and interactions are then
+            told beside the differences. See `factorial`.
         title: Of the page; the file's name if None.
     """
 
@@ -200,6 +213,7 @@ class StudyConfig:
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     external: Mapping[str, str | ExternalConfig] = field(default_factory=dict)
     equal: EqualConfig = field(default_factory=EqualConfig)
+    factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     title: str | None = None
 
     def __post_init__(self) -> None:
@@ -223,6 +237,11 @@ class StudyConfig:
         ]
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             problems.append(f"seeds: found {list(self.seeds)}; expected at least one, each once.")
+        if self.factors:
+            try:
+                design_of(self.factors, self.arms)
+            except MedtailError as error:
+                problems.append(str(error))
         if problems:
             raise MedtailError(" ".join(problems))
 

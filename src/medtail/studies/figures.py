@@ -16,11 +16,13 @@ from medtail.judging.bootstrap import draw_weights, number_patients
 from medtail.judging.comparison_words import interval_text
 from medtail.judging.confusion import GroupConfusion, class_confusions, group_confusions
 from medtail.judging.curves import Curve, pr_curve, roc_curve
-from medtail.judging.decisions import decide
+from medtail.judging.decisions import Decider, decide
 from medtail.reporting.curves import confusion_plot
 from medtail.reporting.facts import Estimate
 from medtail.reporting.forests import ForestRow, forest
 from medtail.reporting.svg import Axis, clip, element, figure, frame, line, marker, polyline, short, text
+from medtail.studies.factorial import Effects
+from medtail.studies.factorial_grids import effect_word
 from medtail.studies.grids import VERDICT_WORDS
 from medtail.studies.judged import Judged
 from medtail.tables.manifest import Manifest
@@ -134,18 +136,19 @@ def curves_plot(name: str, tables: Sequence[Predictions], *, group: str = "", le
     return figure(*parts, width=left + 2 * side + gap + 10, height=top + side + 36, label=label, class_="plot panel")
 
 
-def confusion_plots(table: Predictions, *, prefix: str) -> list[tuple[str, Markup]]:
+def confusion_plots(table: Predictions, *, prefix: str, decider: Decider = decide) -> list[tuple[str, Markup]]:
     """Draw the confusion of each exclusive group, and of each other class by itself.
 
     Args:
         table: Scores of one training seed.
         prefix: Makes the hatchings' names unique in the page.
+        decider: From scores to decisions; inside an exclusive group it is always the highest score.
 
     Returns:
         Names and drawings.
     """
     found = list(group_confusions(table))
-    counts = class_confusions(decide(table), table.targets)
+    counts = class_confusions(decider(table), table.targets)
     for index in table.labels.free_indices:
         name = table.labels.class_names[index]
         found.append(GroupConfusion(name, ("absent", "present"), counts[index].astype(np.int64)))
@@ -204,9 +207,9 @@ def site_plot(name: str, tables: Sequence[Predictions], sites: np.ndarray) -> Ma
     return figure(*parts, width=right + 96, height=bottom + 10, label=label, class_="plot panel")
 
 
-def called_plot(table: Predictions) -> Markup:
+def called_plot(table: Predictions, *, decider: Decider = decide) -> Markup:
     """Draw how often each class is called, beside how often it is there."""
-    called = decide(table)
+    called = decider(table)
     known = ~np.isnan(table.targets)
     there = ((table.targets == 1) & known).sum(axis=0)
     told = (called & known).sum(axis=0)
@@ -250,4 +253,27 @@ def lead_forest(judged: Judged, *, reference: str) -> Markup | None:
     if table["metric"].iloc[0] in ("ece", "brier"):
         x_name = f"arm better  ←   0   →  {clip(reference, longest=16)} better"
     label = f"Difference of each arm to {reference}. The numbers are in the table."
+    return forest(rows, axis=(-reach, reach), reference=0.0, x_name=x_name, label=label)
+
+
+def effect_forest(effects: Effects) -> Markup:
+    """Draw the effects of a factorial on F1: over all classes, and in each tail group.
+
+    Args:
+        effects: With F1 among its metrics.
+    """
+    table = effects.table[(effects.table["metric"] == "f1") & (effects.table["class"] == "")]
+    rows = []
+    for place in dict.fromkeys(map(str, table["tail_group"])):
+        part = table[table["tail_group"] == place]
+        rows.append(ForestRow(f"F1 of the {place} classes" if place else "F1 over all classes", is_heading=True))
+        for row in part.to_dict("records"):
+            shown = interval_text(row["value"], row["low"], row["high"]).replace("-", "−")
+            word = effect_word(row)
+            found = Estimate(row["value"], row["low"], row["high"])
+            rows.append(ForestRow(str(row["effect"]), found, f"{shown} {word}", group=place, note=word))
+    ends = np.abs(table[["value", "low", "high"]].to_numpy(dtype=float))
+    reach = max(float(np.nanmax(ends)) * 1.05 if (~np.isnan(ends)).any() else 0.1, 1e-3)
+    label = "Main effects and interactions on F1. The numbers are in the tables."
+    x_name = "worse with it  ←   0   →  better with it"
     return forest(rows, axis=(-reach, reach), reference=0.0, x_name=x_name, label=label)

@@ -7,7 +7,7 @@ spread over the single models), then the means over classes and tail groups, the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -41,12 +41,14 @@ class Grid:
         note: Below it, "" for none.
         columns: Headings.
         rows: Cells; the lines of a cell stand below one another on the page.
+        is_folded: Whether the page shows it only when asked.
     """
 
     title: str
     note: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    is_folded: bool = False
 
     def markdown(self) -> str:
         """Return it as Markdown."""
@@ -77,7 +79,7 @@ def class_grids(study: Study, judged: Judged) -> list[Grid]:
     """
     values = judged.values
     names = [name for name in dict.fromkeys(values.loc[values["metric"] == "auroc", "class"]) if name]
-    return [_value_grid(study, judged, {"class": name}, name) for name in names]
+    return [grid for name in names for grid in _place_grids(study, judged, {"class": name}, name)]
 
 
 def mean_grids(study: Study, judged: Judged) -> list[Grid]:
@@ -85,9 +87,19 @@ def mean_grids(study: Study, judged: Judged) -> list[Grid]:
     values = judged.values
     groups = list(dict.fromkeys(values.loc[(values["class"] == "") & (values["metric"] == "auroc"), "tail_group"]))
     return [
-        _value_grid(study, judged, {"class": "", "tail_group": group}, f"{group} classes" if group else "all classes")
+        grid
         for group in groups
+        for grid in _place_grids(
+            study, judged, {"class": "", "tail_group": group}, f"{group} classes" if group else "all classes"
+        )
     ]
+
+
+def _place_grids(study: Study, judged: Judged, place: Mapping[str, str], title: str) -> list[Grid]:
+    """Return the table of a place, and a second one of what is decided at 0.5: together they are too wide to read."""
+    first = _value_grid(study, judged, place, title)
+    half = _value_grid(study, judged, place, f"{title}, decided at 0.5", columns=AT_HALF)
+    return [first, replace(half, is_folded=True)]
 
 
 def group_grids(study: Study, judged: Judged) -> list[Grid]:
@@ -111,14 +123,9 @@ def _value_grid(
         table = table[table[column] == wanted]
     found = {(row["arm"], row["metric"]): row for row in table.to_dict("records")}
     arms = [arm for arm in study.arms if any(key[0] == arm for key in found)]
-    half = [pair for pair in AT_HALF if any(metric == pair[0] for _, metric in found)]
     any_row = found[arms[0], columns[0][0]]
     support = any_row["support"]
-    rows = []
-    for arm in arms:
-        cells = [_value_cell(found.get((arm, metric)), support=support) for metric, _ in columns]
-        cells += [_value_cell(found.get((arm, metric)), support=support, short=True) for metric, _ in half]
-        rows.append((arm, *cells))
+    rows = [(arm, *(value_cell(found.get((arm, metric)), support=support) for metric, _ in columns)) for arm in arms]
     note = (
         f"{count(any_row['images'], 'image')} of {count(any_row['patients'], 'patient')};"
         f" {count(any_row['positives'], 'positive image')} of {count(any_row['positive_patients'], 'patient')}."
@@ -127,11 +134,18 @@ def _value_grid(
     )
     if not place["class"]:
         note += f" Mean over {support} classes, fewer where a cell says so."
-    headings = ("arm", *(name for _, name in columns), *(f"{name}\nat 0.5" for _, name in half))
+    headings = ("arm", *(name for _, name in columns))
     return Grid(f"{title}: {set_words(study, judged.name)}", note, headings, tuple(rows))
 
 
-def _value_cell(row: Mapping[Any, Any] | None, *, support: float, short: bool = False) -> str:
+def value_cell(row: Mapping[Any, Any] | None, *, support: float, short: bool = False) -> str:
+    """Write a value with its interval and the spread of the single models, below one another.
+
+    Args:
+        row: Of `tables.csv`; None gives a dash.
+        support: Classes its neighbours are means over.
+        short: The value alone.
+    """
     if row is None:
         return "–"
     if np.isnan(row["value"]):

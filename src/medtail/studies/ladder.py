@@ -38,6 +38,7 @@ from medtail.studies.config import (
     absolute,
     training_of,
 )
+from medtail.studies.decoding import decoding_of
 from medtail.studies.floors import FLOORS, floor_arm, prevalence, run_ladder_cell, score_floors, usable_floors
 from medtail.studies.protocol import Study, read_external
 from medtail.studies.rungs import REFERENCE, RUNGS, choose_rungs, plain_base, rung_keys
@@ -50,9 +51,17 @@ CHOICE = "choice.json"
 JUDGE: Mapping[str, Any] = {
     "metrics": ["ap", "f1", "micro_f1"],
     "levels": ["macro", "group"],
-    "thresholds": {"shrink_to": "half"},
+    "thresholds": {"shrinkage_patients": 0},
 }
-"""How a ladder is judged unless its file says otherwise: AP beside every F1, thresholds shrunken to one half."""
+"""How a ladder is judged unless its file says otherwise: AP beside every F1, thresholds of the best F1 on tune.
+
+Threshold tuning is equal only where it does not ask what a method's scores mean. Losses for the tail move scores
+about: 0.1 may be a loud yes of one and a no of another. Pulling thresholds toward 0.5, or toward what calibrated
+scores would suggest, favours whichever method happens to have such scores; the cut with the best F1 on tune is the
+same decision whatever is done to the scores, as long as the order of the images stays. With fewer than three positive
+patients in tune there is nothing to choose by, and the scores' own cut stands. The benchmark of thyroid reports has a
+rule of its own (`judge: {protocol: thyro_lmd}`).
+"""
 
 
 @final
@@ -180,7 +189,10 @@ def load_ladder(
     given: dict[str, Any] = {"rungs": rungs, "seeds": seeds, "steps": steps}
     values |= {key: list(value) if isinstance(value, Sequence) else value for key, value in given.items() if value}
     if isinstance(values.get("judge") or {}, Mapping):
-        values["judge"] = merge(JUDGE, values.get("judge") or {})
+        given_judge = values.get("judge") or {}
+        has_rule = "protocol" in given_judge
+        base = {key: value for key, value in JUDGE.items() if not (has_rule and key == "thresholds")}
+        values["judge"] = merge(base, given_judge)
     config = build_config(LadderConfig, values, where=path.name)
     return resolve_ladder(config, name=path.name, folder=path.parent)
 
@@ -344,7 +356,11 @@ def settle(ladder: Ladder, root: Path) -> Choice | None:
     if not seeds[REFERENCE]:
         return None
     tune = tune_set(ladder.study, root, {arm: taken for arm, taken in seeds.items() if taken})
-    choice = choose(tune, ladder.rungs, reference=REFERENCE, criterion=ladder.choose_by, seed=ladder.study.judge.seed)
+    judged = ladder.study.judge
+    choice = choose(
+        tune, ladder.rungs, reference=REFERENCE, criterion=ladder.choose_by, seed=judged.seed,
+        decider=decoding_of(judged, tune.manifest, tune.truth.labels).call,
+    )  # fmt: skip
     write_json(root / CHOICE, choice.to_json())
     return choice
 

@@ -170,6 +170,17 @@ def verdict_words(ladder: Ladder, outcome: StudyOutcome, choice: Choice | None) 
     return said
 
 
+def _held_words(ladder: Ladder) -> str:
+    """Say what holds thresholds up, where the file asked for it."""
+    chosen = ladder.study.judge.thresholds
+    if chosen.shrink_to != "half" or not chosen.shrinkage_patients:
+        return ""
+    return (
+        " Where positives are few, thresholds are held near 0.5, as `judge.thresholds.shrink_to: half` asks; the"
+        " ladder's own rule is `shrinkage_patients: 0`."
+    )
+
+
 def _final_words(ladder: Ladder, outcome: StudyOutcome, choice: Choice) -> list[str]:
     final = next((one for one in outcome.judged if one.name == "test"), None)
     if final is None:
@@ -227,9 +238,8 @@ def ladder_cautions(ladder: Ladder, outcome: StudyOutcome) -> list[str]:
         silent = [arm for arm in ladder.rungs if (_of(rows, arm, "f1") == 0.0) and (_of(rows, arm, "recall") == 0.0)]
         if silent:
             said.append(
-                f"{one.name}: {listing(silent)} call nothing at their thresholds, so their F1 is 0 whatever they know."
-                " Where positives are few, thresholds are held near 0.5; look at AP, or judge with"
-                " `thresholds: {shrink_to: plug_in}`."
+                f"{one.name}: {listing(silent)} call nothing at their thresholds, so their F1 is 0 whatever they know;"
+                f" look at AP.{_held_words(ladder)}"
             )
     if ladder.study.is_cross_validated:
         said.append(

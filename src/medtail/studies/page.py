@@ -17,7 +17,17 @@ from medtail.reporting.curves import reliability_plot
 from medtail.reporting.page import packaged, page_template, security_policy, version_of_medtail
 from medtail.reporting.summary import count
 from medtail.runs import write_text
-from medtail.studies.figures import called_plot, confusion_plots, curves_plot, lead_forest, site_plot, sites_of
+from medtail.studies.decoding import decoding_of
+from medtail.studies.factorial_grids import effect_grids, finding_grid, report_grids
+from medtail.studies.figures import (
+    called_plot,
+    confusion_plots,
+    curves_plot,
+    effect_forest,
+    lead_forest,
+    site_plot,
+    sites_of,
+)
 from medtail.studies.grids import (
     Grid,
     class_grids,
@@ -40,6 +50,7 @@ if TYPE_CHECKING:
 MOST_CLASSES = 6
 """Classes whose figures are drawn for an arm: the rarest ones."""
 MOST_FORESTS = 12
+EFFECTS_CAPTION = "Main effects and interactions on F1, each with its own interval."
 
 
 @final
@@ -73,6 +84,9 @@ class SetSection:
     title: str
     verdicts: Grid | None
     forest: Picture | None
+    findings: Grid | None
+    effects_forest: Picture | None
+    effects: tuple[Grid, ...]
     means: tuple[Grid, ...]
     tasks: tuple[Grid, ...]
     differences: Grid | None
@@ -144,7 +158,10 @@ def _section(study: Study, judged: Judged, scored: ScoredSet, found: Sequence[Ve
         title=f"On {set_words(study, judged.name)}",
         verdicts=verdict_grid(study, judged, found) if compared else None,
         forest=None if drawn is None else Picture(drawn, caption),
-        means=(*mean_grids(study, judged), *group_grids(study, judged)),
+        findings=finding_grid(study, judged),
+        effects_forest=None if judged.effects is None else Picture(effect_forest(judged.effects), EFFECTS_CAPTION),
+        effects=tuple(effect_grids(study, judged)),
+        means=(*report_grids(study, judged), *mean_grids(study, judged), *group_grids(study, judged)),
         tasks=tuple(class_grids(study, judged)),
         differences=difference_grid(study, judged),
         forests=tuple(_forests(study, judged)),
@@ -181,6 +198,7 @@ def _arm_figures(study: Study, judged: Judged, scored: ScoredSet, arm: str) -> A
     shown = rows[(rows["positives"] > 0)].head(MOST_CLASSES).to_dict("records")
     seed = study.seeds[0]
     sites = sites_of(scored.manifest, first)
+    decider = decoding_of(study.judge, scored.manifest, first.labels).call
 
     def caption(row: Mapping[Any, Any]) -> str:
         patients = count(row["positive_patients"], "patient")
@@ -197,7 +215,7 @@ def _arm_figures(study: Study, judged: Judged, scored: ScoredSet, arm: str) -> A
         ),
         confusions=tuple(
             Picture(svg, f"{name}, training seed {seed}, at the chosen thresholds")
-            for name, svg in confusion_plots(first, prefix=f"{judged.name}-{arm}")[: 2 * MOST_CLASSES]
+            for name, svg in confusion_plots(first, prefix=f"{judged.name}-{arm}", decider=decider)[: 2 * MOST_CLASSES]
         ),
         reliability=tuple(
             Picture(
@@ -214,7 +232,9 @@ def _arm_figures(study: Study, judged: Judged, scored: ScoredSet, arm: str) -> A
         sites=()
         if sites is None
         else tuple(Picture(site_plot(str(row["class"]), tables, sites), caption(row)) for row in shown),
-        called=Picture(called_plot(first), f"Training seed {seed}: classes as they are, and as they are called."),
+        called=Picture(
+            called_plot(first, decider=decider), f"Training seed {seed}: classes as they are, and as they are called."
+        ),
     )
 
 

@@ -22,7 +22,7 @@ from medtail.config import build_config, config_to_dict
 from medtail.errors import MedtailError, Problems, UsageError
 from medtail.runs import read_json, write_json
 from medtail.studies.arms import Arm, Change, check_budgets, check_labels, differences
-from medtail.studies.cells import Cell
+from medtail.studies.cells import Cell, resolved_config
 from medtail.studies.config import (
     CrossValidationFolds,
     EqualConfig,
@@ -31,10 +31,12 @@ from medtail.studies.config import (
     FoldsConfig,
     JudgeConfig,
 )
+from medtail.studies.decoding import check_protocol
+from medtail.studies.factorial import Design, design_of
 from medtail.tables.folds import cross_validation_folds, protocol_record
 from medtail.tables.manifest import Manifest, read_manifest
 from medtail.tables.tail import ClassCounts, count_classes
-from medtail.training.config import portable, select_classes, train_config
+from medtail.training.config import portable, select_classes
 
 PLAN = "plan.json"
 FORMAT = "medtail-study/1"
@@ -56,6 +58,7 @@ class Study:
         judge: How to judge.
         external: Name → other images.
         equal: What arms must have alike.
+        factors: Factor → arms that have it; empty where the arms are no factorial.
     """
 
     name: str
@@ -68,6 +71,12 @@ class Study:
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     external: Mapping[str, ExternalConfig] = field(default_factory=dict)
     equal: EqualConfig = field(default_factory=EqualConfig)
+    factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def design(self) -> Design | None:
+        """The factorial that the arms are; None if they are none."""
+        return design_of(self.factors, self.arms) if self.factors else None
 
     @property
     def num_folds(self) -> int:
@@ -134,6 +143,7 @@ def check_study(study: Study) -> None:
             f"{study.name}, judge.fold: found 'test', but {manifest.name} has no such row. Hold one out with"
             f" `medtail data split {manifest.name}`, or judge 'tune'."
         )
+    check_protocol(study.judge, study.manifest.labels)
     if study.judge.classes is not None:
         try:
             manifest.labels.select(study.judge.classes)
@@ -237,15 +247,10 @@ def read_study(root: Path) -> Study:
     arms = {
         name: Arm(
             name,
-            train_config({k: v for k, v in part["config"].items() if k != "recipe"}, where=where, folder=root),
-            tuple(Change(**change) for change in part["changes"]),
+            resolved_config(value["arms"][name]["config"], where=where, folder=root),
+            tuple(Change(**change) for change in value["arms"][name]["changes"]),
         )
-        for name, part in ((name, value["arms"][name]) for name in value["order"])
-    }
-    # the recipe is a record, already merged: read back as a recipe it would be laid under the keys once more
-    arms = {
-        name: replace(arm, config=replace(arm.config, recipe=value["arms"][name]["config"].get("recipe")))
-        for name, arm in arms.items()
+        for name in value["order"]
     }
     return Study(
         name=str(value["name"]),
@@ -258,6 +263,7 @@ def read_study(root: Path) -> Study:
         judge=build_config(JudgeConfig, value["judge"], where=where),
         external={name: build_config(ExternalConfig, part, where=where) for name, part in value["external"].items()},
         equal=build_config(EqualConfig, value["equal"], where=where),
+        factors={name: tuple(arms) for name, arms in value.get("factors", {}).items()},
     )
 
 
@@ -307,6 +313,7 @@ def _plan(study: Study, root: Path) -> dict[str, Any]:
         "judge": config_to_dict(study.judge),
         "external": {name: config_to_dict(part) for name, part in study.external.items()},
         "equal": config_to_dict(study.equal),
+        **({"factors": {name: list(arms) for name, arms in study.factors.items()}} if study.factors else {}),
         "manifest_digest": study.manifest.digest,
         "protocol": protocol_record(fold_tables(study, root), seed=getattr(study.folds, "seed", 0)),
     }
@@ -326,7 +333,7 @@ def _check_same(study: Study, root: Path) -> None:
         known = plan["arms"].get(name)
         if known is None:
             continue
-        for change in differences(known["settings"], arm.settings):
+        for change in differences(_settings_of(name, known, root), arm.settings):
             problems.add(
                 f"arm {name!r}, {change.key}: found {change.arm!r}; its cells were trained with {change.base!r}."
                 " Give the changed arm another name, or begin in a new folder."
@@ -343,6 +350,15 @@ def _check_same(study: Study, root: Path) -> None:
     elif not problems.found:
         _check_tables(study, root, plan, problems)
     problems.raise_if_any(kind=UsageError)
+
+
+def _settings_of(name: str, known: Mapping[str, Any], root: Path) -> Mapping[str, Any]:
+    """Return an arm's settings as they would be written today: keys that came later stand at their defaults."""
+    try:
+        return Arm(name, resolved_config(known["config"], where=str(root / PLAN), folder=root)).settings
+    except UsageError:  # a key is gone since
+        settings: Mapping[str, Any] = known["settings"]
+        return settings
 
 
 def _check_tables(study: Study, root: Path, plan: Mapping[str, Any], problems: Problems) -> None:

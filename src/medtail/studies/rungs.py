@@ -253,6 +253,13 @@ RUNGS: Mapping[str, Rung] = {
         {"second": {"kind": "tau_norm"}},
         is_core=False,
     ),
+    "post_hoc_logit_adjustment": Rung(
+        "stages",
+        "The classes' log priors are taken off the scores after the training, as strongly as tune says.",
+        "menon2021",
+        {"second": {"kind": "logit_adjustment"}},
+        is_core=False,
+    ),
     "bbn": Rung(
         "experts",
         "Two last layers: rows as they come at first, rare classes more and more.",

@@ -17,9 +17,9 @@ import numpy as np
 
 from medtail.errors import MedtailError, listing
 from medtail.judging.pairing import pair_rows
-from medtail.judging.thresholds import fit_thresholds
 from medtail.runs import digest_bytes, read_json, write_json
 from medtail.studies.cells import Cell
+from medtail.studies.decoding import chooser
 from medtail.studies.protocol import Study, read_external
 from medtail.tables.combine import average_predictions
 from medtail.tables.manifest import Manifest, read_manifest
@@ -178,7 +178,7 @@ def _gather(study: Study, root: Path, seeds: Mapping[str, Sequence[int]], name: 
             joined = _stacked(parts) if name == TUNE else average_predictions(parts)
             joined = replace(joined, train_counts=_counts(study, joined), name=f"{arm}, seed {seed}")
             if name == TUNE:
-                joined = replace(joined, thresholds=fit_thresholds(joined, study.judge.thresholds).values)
+                joined = replace(joined, thresholds=chooser(study.judge)(joined))
             whole[arm, seed] = joined
     paired = pair_rows({f"{arm}, seed {seed}": table for (arm, seed), table in whole.items()})
     tables = {arm: tuple(paired[f"{arm}, seed {seed}"] for seed in taken) for arm, taken in seeds.items() if len(taken)}

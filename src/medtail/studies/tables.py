@@ -2,6 +2,7 @@
 
     DIR/tables.csv       every value of every arm          DIR/costs.csv   what the arms cost
     DIR/differences.csv  every arm against the reference   DIR/study.json  settings, cells, verdicts, cautions
+    DIR/effects.csv      effects of a factorial, where the arms are one
     DIR/study.md         the tables a person reads         DIR/study.html  the same with figures (`page`)
 
 `tables.csv` and `differences.csv` hold no times: the same study gives the same bytes, however often it was cut off.
@@ -17,6 +18,7 @@ import pandas as pd
 
 from medtail.runs import atomic_path, versions, write_json, write_text
 from medtail.studies.cells import STATES, Cell, state_of
+from medtail.studies.factorial_grids import effect_grids, finding_grid, report_grids
 from medtail.studies.grids import (
     Grid,
     class_grids,
@@ -26,7 +28,7 @@ from medtail.studies.grids import (
     mean_grids,
     verdict_grid,
 )
-from medtail.studies.judged import Judged
+from medtail.studies.judged import STUDY_EFFECTS, Judged
 from medtail.studies.protocol import Study
 from medtail.studies.words import Verdict, set_words
 
@@ -63,6 +65,10 @@ def write_tables(
     ):
         with atomic_path(root / name) as path:
             table.to_csv(path, index=False, lineterminator="\n")
+    effects = [one.effects.table.assign(judged=one.name) for one in judged if one.effects is not None]
+    if effects:
+        with atomic_path(root / "effects.csv") as path:
+            pd.concat(effects)[list(STUDY_EFFECTS)].to_csv(path, index=False, lineterminator="\n")
     write_json(root / "study.json", _record(study, judged, found, said, cells, failed, opened))
     write_text(root / "study.md", markdown(study, judged, found=found, said=said, costs=costs))
 
@@ -87,6 +93,8 @@ def markdown(
 def grids_of(study: Study, judged: Judged, found: Sequence[Verdict]) -> list[Grid]:
     """Return the tables of one set of images, in the order of reading."""
     grids = [verdict_grid(study, judged, found)] if judged.comparison is not None else []
+    expected = finding_grid(study, judged)
+    grids += [*([expected] if expected is not None else []), *effect_grids(study, judged), *report_grids(study, judged)]
     grids += [*mean_grids(study, judged), *group_grids(study, judged), *class_grids(study, judged)]
     differences = difference_grid(study, judged)
     return [*grids, differences] if differences is not None else grids
@@ -106,8 +114,10 @@ def introduction(study: Study) -> str:
 
 def text(study: Study, judged: Judged, found: Sequence[Verdict], costs: pd.DataFrame) -> str:
     """Return the short version for a terminal: means, verdicts, costs."""
-    grids = [mean_grids(study, judged)[0]]
+    grids = [*report_grids(study, judged)[:1], mean_grids(study, judged)[0]]
     lines = [grid.text() + "\n" for grid in grids]
+    if judged.effects is not None:
+        lines += [*(f"{one.about}: {one.claim}: {one.holds}. {one.sentence}." for one in judged.effects.findings), ""]
     lines += [f"{verdict.arm}: {verdict.word}. {verdict.sentence}" for verdict in found if len(found) > 1]
     if len(found) > 1:
         lines.append("")
@@ -141,12 +151,14 @@ def _record(
         "reference": study.reference,
         "seeds": list(study.seeds),
         "num_folds": study.num_folds,
+        "factors": {name: list(arms) for name, arms in study.factors.items()},
         "judged": {
             one.name: {
                 "images": set_words(study, one.name),
                 "verdicts": {v.arm: {"verdict": v.word, "sentence": v.sentence, "classes": v.classes}
                              for v in found[one.name]},
                 "comparison": dict(one.header),
+                **({} if one.effects is None else {"findings": [finding.__dict__ for finding in one.effects.findings]}),
             }
             for one in judged
         },

@@ -168,11 +168,11 @@ def cautions(
         )
     names = [one.name for one in judged]
     if "tune" in names:
-        keepers = [name for name, arm in study.arms.items() if arm.config.optimizer.keep == "best"]
+        keepers = [name for name, arm in study.arms.items() if arm.config.optimizer.keep != "last"]
         if keepers:
             said.append(
                 f"Values on tune flatter {listing(keepers)}: the epoch that was kept is the best one on those very rows"
-                " (`optimizer.keep: best`). With `keep: last` nothing but thresholds is chosen there."
+                " (`optimizer.keep: best` or `best_f1`). With `keep: last` nothing but thresholds is chosen there."
             )
         said.append(
             "Precision, recall, F1 and accuracy on tune stand at thresholds chosen on those very rows, alike for all"

@@ -171,6 +171,7 @@ def audit_manifest(
     tests = associations(manifest)
     found = [
         *audit_checks.fold_findings(manifest),
+        *audit_checks.generator_findings(manifest),
         *class_checks.class_findings(table),
         *class_checks.cooccurrence_findings(pairs),
         *class_checks.confounding_findings(tests),

@@ -14,9 +14,10 @@ from typing import Any, Literal, final
 import numpy as np
 import pandas as pd
 
-from medtail.errors import listing
+from medtail.errors import MedtailError, listing
 from medtail.tables.duplicates import Fingerprints, exact_duplicate_groups
 from medtail.tables.frames import spreadsheet_rows
+from medtail.tables.generators import find_leaks, find_records, unrecorded
 from medtail.tables.manifest import FOLDS, Manifest
 
 Level = Literal["error", "warning", "note"]
@@ -99,6 +100,30 @@ def fold_findings(manifest: Manifest) -> Iterator[Finding]:
             "no-fold",
             f"column 'fold': {len(shown)} images have none (rows {listing(shown, limit=8)});"
             " `medtail data split` deals them out and keeps the others where they are.",
+            shown,
+        )
+
+
+def generator_findings(manifest: Manifest) -> Iterator[Finding]:
+    """Check the generators of synthetic images: whom they have learnt from, and whether anybody can tell."""
+    if manifest.is_real.all():
+        return
+    try:
+        records = find_records(manifest)
+    except MedtailError as error:
+        yield Finding("error", "generator-record", str(error))
+        return
+    for leak in find_leaks(manifest, records):
+        yield Finding("error", "generator-leak", leak.text(), leak.rows)
+    unknown = unrecorded(manifest, records)
+    if unknown.any():
+        shown = tuple(spreadsheet_rows(unknown))
+        yield Finding(
+            "warning",
+            "generator-unknown",
+            f"column 'origin': {len(shown)} synthetic images (rows {listing(shown, limit=8)}) come from a generator of"
+            " which there is no record beside them, so nobody can tell whether it has learnt from patients in reward,"
+            " tune or test. Keep the pool's record.json with its images.",
             shown,
         )
 

@@ -118,6 +118,68 @@ def hold_out_test(
     return SplitOutcome(manifest.with_folds(taken), outcome.messages)
 
 
+def hold_out_reward(
+    manifest: Manifest,
+    *,
+    share: float = 0.1,
+    seed: int = 0,
+    min_positives: int = 1,
+    duplicate_groups: np.ndarray | None = None,
+) -> SplitOutcome:
+    """Take patients out of train who only reward a sampler that learns; the other folds stay as they are.
+
+    A class with a single train patient stays in train and is told of. Do this before a generator is trained: one that
+    has seen these patients cannot be used with the fold.
+
+    Args:
+        manifest: Rows with folds, none of them `reward`.
+        share: Part of the real train images to take, by patients, in (0, 1).
+        seed: Chooses among equally good splits.
+        min_positives: Positive images every class should have in the fold, where its patients suffice.
+        duplicate_groups: Group of each row, [images], of images that show the same picture; None if not looked for.
+
+    Returns:
+        The manifest with `reward` in the rows taken, and a message for each class that is short on either side.
+
+    Raises:
+        MedtailError: The share is outside (0, 1), there is a reward fold already, or nothing to take it from.
+
+    Example:
+        >>> import pandas as pd
+        >>> from medtail.tables.manifest import manifest_from_frame
+        >>> table = manifest_from_frame(pd.DataFrame({"image_id": range(40), "path": "x.png", "fold": "train",
+        ...     "patient_id": [n // 2 for n in range(40)], "Hernia": [int(n < 16) for n in range(40)]}))
+        >>> taken = hold_out_reward(table, share=0.25).manifest
+        >>> taken.frame.groupby("fold")["Hernia"].agg(["size", "sum"]).astype(int).values.tolist()
+        [[10, 4], [30, 12]]
+    """
+    if not 0 < share < 1:
+        raise MedtailError(f"reward share: found {share!r}; expected a part of the train images between 0 and 1.")
+    folds = manifest.folds
+    if (folds == "reward").any():
+        raise MedtailError(
+            f"{manifest.name}, column 'fold': {counted_noun(int((folds == 'reward').sum()), 'row')} in 'reward'"
+            " already; keep that fold, or empty its cells first."
+        )
+    rows = np.flatnonzero((folds == "train") & manifest.is_real)
+    if not len(rows):
+        raise MedtailError(
+            f"{manifest.name}, column 'fold': no real row is in 'train', from which the reward fold is taken; make"
+            f" folds with `medtail data split {manifest.name}`."
+        )
+    part = manifest.take(rows)
+    outcome = split_manifest(
+        part.with_folds(np.full(len(part), "", dtype=object)),
+        fractions={"train": 1 - share, "reward": share},
+        seed=seed,
+        min_positives=min_positives,
+        duplicate_groups=None if duplicate_groups is None else np.asarray(duplicate_groups)[rows],
+    )
+    taken = folds.copy()
+    taken[rows] = outcome.manifest.folds
+    return SplitOutcome(manifest.with_folds(taken), outcome.messages)
+
+
 def cross_validation_folds(
     manifest: Manifest,
     *,

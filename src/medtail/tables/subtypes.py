@@ -1,12 +1,15 @@
 """Other views of the same images: rare subtypes each against one reference, and classes under other names.
 
 Stands between a table as a hospital keeps it and a training or an evaluation. A view has the same rows with the same
-metadata; only its class columns differ. What a view cannot know stays empty: not assessed.
+metadata; only its class columns differ, or its site, or a text before its ids. What a view cannot know stays empty: not
+assessed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +167,35 @@ def with_site(manifest: Manifest, column: str) -> Manifest:
         root=manifest.root,
         groups={group.name: group.classes for group in manifest.labels.groups},
     )
+
+
+def with_id_prefix(manifest: Manifest, prefix: str) -> Manifest:
+    """Put a text before every id of images, patients and studies, so that two centres' tables cannot be confused.
+
+    Args:
+        manifest: The table.
+        prefix: Such as `warsaw-`; letters, digits, `-`, `_` and `.`.
+
+    Returns:
+        The same rows with other ids.
+
+    Raises:
+        UsageError: The prefix is empty or has other characters.
+
+    Example:
+        >>> table = manifest_from_frame(pd.DataFrame({
+        ...     "image_id": ["1"], "path": ["1.png"], "patient_id": ["7"], "halo": [1]}))
+        >>> with_id_prefix(table, "usg_").frame[["image_id", "patient_id"]].values.tolist()
+        [['usg_1', 'usg_7']]
+    """
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", prefix):
+        raise UsageError(f"--prefix {prefix!r}: expected letters, digits, '-', '_' and '.', such as warsaw-")
+    columns = {
+        column: manifest.frame[column].map(lambda name: f"{prefix}{name}" if name else "").astype(str)
+        for column in ("image_id", "patient_id", "study_id")
+        if column in manifest.frame.columns
+    }
+    return replace(manifest, frame=manifest.frame.assign(**columns))
 
 
 def read_label_map(path: Path | str) -> dict[str, tuple[str, ...]]:

@@ -141,6 +141,9 @@ class TailGroups:
         if self.rule == "relative":
             high, low = (f"{100 * cut:g} %" for cut in self.cuts)
             return f"head at least {high}, medium {low} to {high}, tail < {low} of the largest class's train images"
+        if self.rule == "thyro_lmd":
+            high, low = (f"{100 * cut:g} %" for cut in self.cuts)
+            return f"head at least {high}, medium (body) {low} to {high}, tail < {low} of the assessed train images"
         if self.rule == "terciles":
             return "thirds of the classes by number of train patients"
         return "named by the user"

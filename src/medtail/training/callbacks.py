@@ -22,6 +22,7 @@ from torch import Tensor
 
 from medtail.judging.metrics import average_precision
 from medtail.pixels.dataset import Batch, PixelBatches
+from medtail.pixels.masks import MaskStore
 from medtail.pixels.store import PixelStore
 from medtail.runs import write_text
 from medtail.sampling.contract import Feedback, Sampler, shard
@@ -29,6 +30,7 @@ from medtail.tables.manifest import Manifest
 from medtail.training.config import TrainConfig
 from medtail.training.module import TrainingModule
 from medtail.training.progress import EpochReport
+from medtail.training.quality import decoded_f1
 from medtail.training.schedule import rate_factor
 from medtail.training.state import Progress, optimizer_tensors, with_prefix, write_state
 
@@ -47,6 +49,7 @@ class Feed:
         steps: Steps an epoch.
         draws: Rows an epoch.
         world_size: Processes sharing them.
+        masks: Lesions of the train rows, where a training asks for them.
     """
 
     manifest: Manifest
@@ -55,6 +58,7 @@ class Feed:
     steps: int
     draws: int
     world_size: int
+    masks: MaskStore | None = None
 
     @property
     def tune_rows(self) -> np.ndarray:
@@ -151,9 +155,13 @@ class RunKeeper(pl.Callback):
         """Judge, log, keep, and decide whether to go on."""
         assert isinstance(pl_module, TrainingModule)
         epoch = pl_module.epoch
-        quality, classes = tune_quality(self._tune_scores(pl_module), self.feed.manifest.targets[self.feed.tune_rows])
+        scores, targets = self._tune_scores(pl_module), self.feed.manifest.targets[self.feed.tune_rows]
+        quality, classes = tune_quality(scores, targets)
         seconds = time.perf_counter() - self._epoch_began
         settings = self.config.optimizer
+        by_f1 = (
+            {"tune_f1": decoded_f1(scores, targets, self.feed.manifest.labels)} if settings.keep == "best_f1" else {}
+        )
         factor = rate_factor(
             pl_module.steps_done - 1,
             total_steps=settings.epochs * self.feed.steps,
@@ -165,6 +173,7 @@ class RunKeeper(pl.Callback):
             "train_loss": float(torch.stack(pl_module.epoch_losses).mean()),
             "tune_map": quality,
             "tune_classes": classes,
+            **by_f1,
             "learning_rate": settings.learning_rate * factor,
             **pl_module.mean_parts(),
             **self.feed.sampler.facts(epoch),
@@ -173,8 +182,9 @@ class RunKeeper(pl.Callback):
         if self.feed.sampler.observes:
             self.feed.sampler.observe(self._feedback(pl_module))
         self.progress = self.progress.after_epoch(
-            row, tune_map=quality, seconds=seconds, sampler=self.feed.sampler.state_dict(), keep=settings.keep
-        )
+            row, tune_map=quality, seconds=seconds, sampler=self.feed.sampler.state_dict(), keep=settings.keep,
+            tune_f1=by_f1.get("tune_f1"),
+        )  # fmt: skip
         is_best = self.progress.best_epoch == epoch
         patience = settings.patience
         assert self.progress.best_epoch is not None
@@ -186,6 +196,7 @@ class RunKeeper(pl.Callback):
             for logger in trainer.loggers:
                 logger.log_metrics({k: v for k, v in row.items() if v is not None and k != "epoch"}, step=epoch + 1)
         shown = "not defined" if quality is None else f"{quality:.3f}"
+        shown += f", F1 {by_f1['tune_f1']:.3f}" if by_f1.get("tune_f1") is not None else ""
         star = " *" if is_best else ""
         self.report.epoch(
             f"epoch {epoch + 1}/{settings.epochs}: loss {row['train_loss']:.4f}, tune mAP {shown}"

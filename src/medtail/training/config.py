@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, final
 
@@ -24,22 +23,26 @@ from medtail.models.backbones import BackboneConfig, DualConfig, EfficientNetCon
 from medtail.models.dual import check_size
 from medtail.models.experts import ExpertsConfig
 from medtail.models.heads import HeadConfig, LinearHeadConfig, SyntusHeadConfig
+from medtail.models.text_query import TextQueryConfig
 from medtail.pixels.augment import AugmentConfig
 from medtail.pixels.frequency import BandConfig
 from medtail.pixels.settings import PixelConfig
+from medtail.runs import digest_file
 from medtail.sampling.build import (
+    PolicySamplerConfig,
+    ReplaySamplerConfig,
     SamplerConfig,
     TwoBranchesSamplerConfig,
     TwoStreamSamplerConfig,
     UniformSamplerConfig,
 )
-from medtail.tables.labels import LabelSpace
-from medtail.tables.manifest import Manifest
+from medtail.tables.selection import select_classes as select_classes
 from medtail.training.mixing import BalancedMixupConfig, MixConfig
 from medtail.training.recipes import RECIPES
-from medtail.training.second import SecondConfig, TauNormConfig
+from medtail.training.second import LogitAdjustmentConfig, RetrainConfig, SecondConfig, TauNormConfig
 from medtail.training.tail_mix import TailMixConfig
 
+Keep = Literal["best", "best_f1", "last"]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Natural = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
@@ -64,9 +67,10 @@ class OptimConfig:
         gradient_clip: Largest norm of the gradient; None never clips.
         ema_decay: Decay of the moving average of the weights that is judged and kept, in [0, 1); None keeps the weights
             themselves.
-        keep: Which epoch's weights become the model: the `best` by tune mAP, or the `last`. With a handful of tune
-            positives a class the best epoch is mostly luck; the last of a cosine schedule, averaged, is the safer pick.
-        patience: Stop after so many epochs without a better tune mAP; None never stops early. Needs `keep: best`.
+        keep: Which epoch's weights become the model: the `best` by tune mAP, `best_f1` by tune macro F1 after decoding
+            (see `training.quality`), or the `last`. With a handful of tune positives a class the best epoch is mostly
+            luck; the last of a cosine schedule, averaged, is the safer pick.
+        patience: Stop after so many epochs without a better one; None never stops early. Needs one of the best.
         freeze_epochs: First epochs in which only the head learns.
         precision: `auto` is bf16 on a GPU and 32 bits on a CPU.
     """
@@ -83,7 +87,7 @@ class OptimConfig:
     final_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
     gradient_clip: Positive | None = 1.0
     ema_decay: ShareOfOne | None = 0.99
-    keep: Literal["best", "last"] = "best"
+    keep: Keep = "best"
     patience: Natural | None = None
     freeze_epochs: Annotated[int, Field(ge=0)] = 0
     precision: Literal["auto", "32", "bf16"] = "auto"
@@ -203,6 +207,11 @@ class TrainConfig:
                 f"tail_mix.stream: found {self.tail_mix.stream}, but sampler {self.sampler.kind!r} has streams 0"
                 f" to {int(has_streams)}; use the sampler 'two_streams', or another stream."
             )
+        if isinstance(self.sampler, PolicySamplerConfig) and self.devices * self.num_nodes > 1:
+            raise MedtailError(
+                "sampler.kind: 'policy' learns on one device; expected devices 1. Learn there, and train on several by"
+                " `sampler: {kind: replay, schedule: RUN/policy/schedule.json}`."
+            )
         if self.second is not None:
             self.second_stage()
         if self.band.kind == "none":
@@ -222,6 +231,13 @@ class TrainConfig:
         """
         second = self.second
         assert second is not None, "asked where there is one"
+        if isinstance(second, LogitAdjustmentConfig):
+            if self.members > 1:
+                raise MedtailError(
+                    f"second: found 'logit_adjustment' with members {self.members}, whose scores are averaged; expected"
+                    " members 1. Adjust the average instead: `medtail calibrate RUN --method logit_adjustment`."
+                )
+            return replace(self, second=None)
         needs_linear = isinstance(second, TauNormConfig) or second.learn == "scales"
         if needs_linear and not (isinstance(self.head, LinearHeadConfig) and not self.head.scales):
             raise MedtailError(
@@ -230,6 +246,11 @@ class TrainConfig:
             )
         if isinstance(second, TauNormConfig):
             return replace(self, second=None)
+        if isinstance(second.sampler, PolicySamplerConfig):
+            raise MedtailError(
+                "second.sampler: found 'policy', which learns its schedule from the start of a training; expected"
+                " another sampler, such as 'mixture' or 'replay'."
+            )
         if second.learn != "all" and self.devices * self.num_nodes > 1:
             raise MedtailError(
                 f"second.learn: {second.learn!r} freezes the backbone, but several devices need every weight in every"
@@ -289,6 +310,10 @@ def load_train_config(path: Path | str, *, overrides: Sequence[str] = ()) -> Tra
     for key in ("manifest", "cache"):
         if key in typed and isinstance(values.get(key), str):
             values[key] = os.path.abspath(Path(str(values[key])).expanduser())
+    if "head.texts" in typed and isinstance(values["head"].get("texts"), str):
+        values["head"]["texts"] = os.path.abspath(Path(values["head"]["texts"]).expanduser())
+    if "sampler.schedule" in typed and isinstance(values["sampler"].get("schedule"), str):
+        values["sampler"]["schedule"] = os.path.abspath(Path(values["sampler"]["schedule"]).expanduser())
     return train_config(values, where=path.name, folder=path.parent)
 
 
@@ -350,7 +375,27 @@ def _resolve(config: TrainConfig, folder: Path) -> TrainConfig:
 
     backbone = map_weights(config.backbone, locate)
     cache = None if config.cache is None else absolute(config.cache)
-    return replace(config, manifest=absolute(config.manifest), cache=cache, backbone=backbone)
+    head = config.head
+    if isinstance(head, TextQueryConfig):
+        head = replace(head, texts=absolute(head.texts))
+
+    def found(sampler: SamplerConfig) -> SamplerConfig:
+        if not isinstance(sampler, ReplaySamplerConfig):
+            return sampler
+        path = absolute(sampler.schedule)
+        digest = sampler.digest
+        if digest is None and Path(path).is_file():  # of a missing file is told where it is read
+            digest = digest_file(path)
+        return replace(sampler, schedule=path, digest=digest)
+
+    second = config.second
+    if isinstance(second, RetrainConfig):
+        second = replace(second, sampler=found(second.sampler))
+    sampler = found(config.sampler)
+    manifest = absolute(config.manifest)
+    return replace(
+        config, manifest=manifest, cache=cache, backbone=backbone, head=head, sampler=sampler, second=second
+    )
 
 
 def portable(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
@@ -359,34 +404,8 @@ def portable(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
     relative = os.path.relpath(config.manifest, os.path.abspath(folder))
     if not relative.startswith(os.path.join(*[".."] * 4)):
         values["manifest"] = Path(relative).as_posix()
+    if isinstance(config.sampler, ReplaySamplerConfig):
+        schedule = os.path.relpath(config.sampler.schedule, os.path.abspath(folder))
+        if not schedule.startswith(os.path.join(*[".."] * 4)):
+            values["sampler"]["schedule"] = Path(schedule).as_posix()
     return values
-
-
-def select_classes(manifest: Manifest, patterns: Sequence[str] | None) -> Manifest:
-    """Keep the classes that any of the names or patterns matches, in the manifest's order.
-
-    Args:
-        manifest: The table.
-        patterns: Exact names, or shell patterns where `*` and `?` stand for any text and character; None keeps all.
-
-    Returns:
-        The manifest with those classes.
-
-    Raises:
-        MedtailError: A pattern matches no class; all such are named.
-    """
-    if patterns is None:
-        return manifest
-    labels: LabelSpace = manifest.labels
-    problems = Problems(manifest.name)
-    chosen: set[str] = set()
-    for pattern in patterns:
-        matched = {name for name in labels.class_names if name == pattern or fnmatchcase(name, pattern)}
-        if not matched:
-            hint = did_you_mean(pattern, labels.class_names) or f"; classes are {', '.join(labels.class_names[:12])}"
-            problems.add(f"classes: no class is called {pattern!r}{hint}")
-        chosen |= matched
-    problems.raise_if_any()
-    if not chosen:
-        raise MedtailError(f"{manifest.name}, classes: the list is empty; name classes, or leave it out for all.")
-    return manifest.with_classes([name for name in labels.class_names if name in chosen])

@@ -54,8 +54,11 @@ def train_context(
 def joint_counts(manifest: Manifest) -> np.ndarray:
     """Count the real train images that show both of two classes.
 
+    Where class j was not assessed in some of the n_i images of class i, their count is n_i times the share among the
+    others: an empty cell is no sign that the two do not go together.
+
     Returns:
-        int64 [classes, classes], symmetric; the diagonal has each class's own count.
+        Float64 [classes, classes]; the diagonal has each class's own count. Symmetric where all was assessed.
 
     Example:
         >>> import pandas as pd
@@ -63,10 +66,12 @@ def joint_counts(manifest: Manifest) -> np.ndarray:
         >>> table = manifest_from_frame(pd.DataFrame({"image_id": list("abc"), "path": list("abc"), "fold": "train",
         ...                                           "patient_id": list("123"), "a": [1, 1, 0], "b": [1, 0, None]}))
         >>> joint_counts(table).tolist()
-        [[2, 1], [1, 1]]
+        [[2.0, 1.0], [1.0, 1.0]]
     """
-    is_present = (manifest.targets[(manifest.folds == "train") & manifest.is_real] == 1).astype(np.int64)
-    return np.asarray(is_present.T @ is_present)
+    targets = manifest.targets[(manifest.folds == "train") & manifest.is_real]
+    is_present, is_assessed = (targets == 1).astype(float), (~np.isnan(targets)).astype(float)
+    together, seen = is_present.T @ is_present, is_present.T @ is_assessed
+    return np.asarray(together * (is_present.sum(axis=0)[:, None] / np.maximum(seen, 1.0)))
 
 
 def stream_counts(sampler: Sampler, targets: np.ndarray, *, epoch: int) -> tuple[DrawnCounts, ...]:

@@ -36,9 +36,10 @@ from medtail.losses.objective import Objective
 from medtail.losses.objectives import build_objective
 from medtail.models.checkpoint import ModelCard, ModelParts, fill, save_model
 from medtail.models.ensembles import load_members
+from medtail.pixels.masks import open_masks
 from medtail.pixels.store import open_store
 from medtail.runs import digest_json, new_folder, read_json, versions, write_json, write_text
-from medtail.sampling.build import build_sampler, plan_epoch
+from medtail.sampling.build import build_sampler, plan_epoch, rows_of_epoch
 from medtail.tables.manifest import Manifest, read_manifest
 from medtail.tables.tail import ClassCounts, count_classes
 from medtail.training.callbacks import BEST, LAST, Feed, RunKeeper, log_text
@@ -47,8 +48,10 @@ from medtail.training.context import joint_counts, train_context
 from medtail.training.loggers import build_loggers, close_loggers
 from medtail.training.module import TrainingModule
 from medtail.training.plan import ModelPlan, measure_band
+from medtail.training.policy_replay import loop_keeper, reads_reward, save_carried, settled_sampler
 from medtail.training.predict import as_predictions, choose_device, score_rows
 from medtail.training.progress import counter, epoch_report
+from medtail.training.rows import usable_rows
 from medtail.training.second import Start
 from medtail.training.state import Progress, optimizer_state, read_state, under_prefix
 
@@ -117,18 +120,22 @@ def train_network(
     if resume and (out / "run.json").exists():
         return finished_outcome(out)
     table = read_manifest(config.manifest, groups=config.groups)
-    manifest = _usable_rows(select_classes(table, config.classes))
+    manifest = usable_rows(select_classes(table, config.classes), with_reward=reads_reward(config.sampler))
     counts = count_classes(manifest)
     with _threads(config.threads):
         with counter("prepare images", quiet=quiet or not is_main) as tick:
             cache = None if config.cache is None else Path(config.cache)
             store = open_store(manifest, config.pixels, cache=cache, progress=tick)
+            masks = None
+            if config.tail_mix is not None and config.tail_mix.paste:
+                train_rows = np.flatnonzero(manifest.folds == "train")
+                masks = open_masks(manifest, store, rows=train_rows, cache=cache, progress=tick)
         optimizer = config.optimizer
-        num_train = int((manifest.folds == "train").sum())
+        sampler = settled_sampler(config, out, quiet=quiet or not is_main)
         world_size = config.devices * config.num_nodes
         draws, steps = plan_epoch(
-            config.sampler,
-            train_rows=num_train,
+            sampler,
+            train_rows=rows_of_epoch(sampler, manifest),
             epoch_rows=optimizer.epoch_rows,
             batch_size=optimizer.batch_size,
             world_size=world_size,
@@ -137,11 +144,12 @@ def train_network(
             manifest=manifest,
             store=store,
             sampler=build_sampler(
-                config.sampler, manifest, seed=config.seed, epoch_rows=draws, epochs=optimizer.epochs, steps=steps
+                sampler, manifest, seed=config.seed, epoch_rows=draws, epochs=optimizer.epochs, steps=steps
             ),
             steps=steps,
             draws=draws,
             world_size=world_size,
+            masks=masks,
         )
         context = train_context(
             manifest,
@@ -197,24 +205,6 @@ def prepare_folder(config: TrainConfig, out: Path, *, resume: bool) -> None:
     problems.raise_if_any(kind=UsageError)
 
 
-def _usable_rows(manifest: Manifest) -> Manifest:
-    """Check the folds; keep tune rows, and train rows on which at least one class was assessed."""
-    manifest.check_folds("train", "tune")
-    folds, is_assessed = manifest.folds, ~np.isnan(manifest.targets)
-    kept = manifest.take(((folds == "train") | (folds == "tune")) & is_assessed.any(axis=1))
-    problems = Problems(manifest.name)
-    for fold, purpose in (("train", "nothing can be learnt"), ("tune", "no epoch can be told from another")):
-        targets = kept.targets[kept.folds == fold]
-        if not ((targets == 1).any(axis=0) & (targets == 0).any(axis=0)).any():
-            problems.add(
-                f"fold {fold!r}: no class has both images that show it and images that do not, so {purpose}; expected"
-                f" at least one such class among {manifest.labels.num_classes}. Check labels and folds with"
-                f" `medtail data check {manifest.name}`."
-            )
-    problems.raise_if_any()
-    return kept
-
-
 @contextlib.contextmanager
 def _threads(count: int | None) -> Iterator[None]:
     before = torch.get_num_threads()
@@ -258,6 +248,7 @@ def _fit(
         sampler=feed.sampler,
         first_epoch=progress.epochs_done,
         steps_per_epoch=feed.steps,
+        masks=feed.masks,
     )
     if tensors:
         fill(module.diagnoser, under_prefix(tensors, "model"), where=str(out / LAST))
@@ -289,7 +280,7 @@ def _fit(
             sync_batchnorm=is_gpu and feed.world_size > 1,
             use_distributed_sampler=False,
             logger=build_loggers(config.logging, out),
-            callbacks=[keeper],
+            callbacks=[*loop_keeper(feed, module), keeper],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -378,6 +369,7 @@ def _finish(
         shutil.rmtree(out / "model")
     card = save_model(out / "model", diagnoser, card)
     as_predictions(scores, tune, card, manifest_digest=table.digest).write(out / "predictions_tune.parquet")
+    save_carried(out, diagnoser, feed, card, table=table, device=device)
     write_text(out / "log.csv", log_text(progress.log))
     write_json(
         out / "run.json",
@@ -402,8 +394,17 @@ def _finish(
 
 def config_digest_of(config: TrainConfig) -> str:
     """Return the digest of everything in a config that can change a result."""
-    # the manifest has a digest of its own: where it lies changes no result
-    return digest_json({k: v for k, v in config_to_dict(config).items() if k not in (*FREE_TO_CHANGE, "manifest")})
+    return written_digest_of(config_to_dict(config))
+
+
+def written_digest_of(values: Mapping[str, Any]) -> str:
+    """Return the same digest of a config as it stands in a run folder's `config.yaml`, with that day's keys."""
+    # the manifest has a digest of its own: where it lies changes no result; so has a schedule that is replayed
+    kept = {k: v for k, v in values.items() if k not in (*FREE_TO_CHANGE, "manifest")}
+    sampler = kept.get("sampler")
+    if isinstance(sampler, Mapping) and sampler.get("digest") is not None:
+        kept["sampler"] = {k: v for k, v in sampler.items() if k != "schedule"}
+    return digest_json(kept)
 
 
 def _outcome(out: Path, progress: Progress) -> TrainOutcome:

@@ -17,21 +17,30 @@ from medtail.config import config_to_dict
 from medtail.errors import MedtailError
 from medtail.judging.calibration_record import CALIBRATION, read_calibration
 from medtail.judging.evaluation import EvaluationConfig, evaluate
-from medtail.losses.build import LossConfig
-from medtail.losses.objectives import uses_loss
+from medtail.losses.build import ClassBalancedConfig, LogitAdjustedConfig, LossConfig
+from medtail.losses.objectives import (
+    BranchesConfig,
+    ObjectiveConfig,
+    SyntusObjectiveConfig,
+    TasksObjectiveConfig,
+    uses_loss,
+)
 from medtail.models.backbones import branch_configs
+from medtail.models.class_attention import ClassAttentionConfig
 from medtail.models.csasn import CsasnConfig
 from medtail.models.ensembles import read_ensemble_card
-from medtail.models.heads import HeadConfig
+from medtail.models.heads import HeadConfig, SyntusHeadConfig
 from medtail.pixels.decode import read_image
 from medtail.reporting.report import write_report
 from medtail.runs import read_json
-from medtail.sampling.build import SamplerConfig
+from medtail.sampling.build import SamplerConfig, TwoBranchesSamplerConfig, TwoStreamSamplerConfig
 from medtail.tables.manifest import Manifest, read_manifest
 from medtail.tables.predictions import Predictions, read_predictions
 from medtail.tables.results import Results, read_results
 from medtail.training.config import TrainConfig, load_train_config
+from medtail.training.policy_replay import policy_record
 from medtail.training.predict import predict
+from medtail.training.second import LogitAdjustmentConfig, RetrainConfig, SecondConfig
 
 
 @final
@@ -156,6 +165,7 @@ def report_run(
         methods=[*methods_of(settings), *_calibration_papers(run)],
         tune=_tune_rows(run),
         retargeted=retargeted,
+        policy=policy_record(run),
     )
 
 
@@ -192,24 +202,28 @@ _OBJECTIVE_PAPERS = {
     "zlpr": "su2022",
     "partial_labels": "cole2021",
     "influence_balanced": "park2021",
-    "branches": "zhou2020b",
     "skill_diverse": "zhang2022",
+    "syntus": "zhang2026",
 }
 _HEAD_PAPERS = {
+    "syntus": "zhang2026",
     "class_attention": "liu2021",
     "csra": "zhu2021",
     "ml_decoder": "ridnik2023",
     "label_graph": "chen2019b",
+    "text_query": "ridnik2023",
 }
 _MIX_PAPERS = {"mixup": "zhang2018", "cutmix": "yun2019", "remix": "chou2020", "balanced_mixup": "galdran2021"}
 
 _SAMPLER_PAPERS = {
     "class_balanced": "kang2020",
-    "square_root": "kang2020",
+    "square_root": "mahajan2018",
     "progressive": "kang2020",
     "repeat_factor": "gupta2019",
-    "two_branches": "guo2021",
     "deferred": "cao2019",
+    "two_streams": "zhang2026",
+    "policy": "chen2025",
+    "replay": "chen2025",
 }
 _MAP_PAPERS = {
     "platt": "platt1999",
@@ -228,26 +242,77 @@ _BACKBONE_PAPERS = {
 
 
 def _head_papers(head: HeadConfig) -> Sequence[str]:
-    if not isinstance(head, CsasnConfig):
-        return tuple(key for key in (_HEAD_PAPERS.get(head.kind),) if key)
-    used = ("li2025", "hu2018" if head.se else "", "woo2018" if head.cbam != "none" else "", "misra2019")
-    return [key for key in used if key]
+    match head:
+        case CsasnConfig():
+            return ("li2025", "hu2018" if head.se else "", "woo2018" if head.cbam != "none" else "", "misra2019")
+        case SyntusHeadConfig():
+            parts = ("liu2021" if head.attention else "", "hou2022" if head.batch_mixer else "")
+            return (_HEAD_PAPERS[head.kind], *parts)
+        case ClassAttentionConfig():
+            return (_HEAD_PAPERS[head.kind], "zhang2026" if head.conditioning or head.mixing else "")
+        case _:
+            return (_HEAD_PAPERS.get(head.kind, ""),)
+
+
+def _loss_papers(loss: LossConfig) -> Sequence[str]:
+    match loss:
+        case ClassBalancedConfig():
+            later = "cao2019" if loss.reweight_from > 0 else ""
+            return (_LOSS_PAPERS[loss.kind], "lin2017" if loss.gamma > 0 else "", later)
+        case LogitAdjustedConfig():
+            return (_LOSS_PAPERS[loss.kind], "ren2020" if loss.link == "softmax" and loss.tau == 1.0 else "")
+        case _:
+            return (_LOSS_PAPERS.get(loss.kind, ""),)
+
+
+def _objective_papers(objective: ObjectiveConfig) -> Sequence[str]:
+    match objective:
+        case BranchesConfig():
+            return ("zhou2020b" if objective.schedule == "parabolic" else "guo2021",)
+        case TasksObjectiveConfig():
+            terms = {"lin2017": objective.lambda1, "long2015": objective.lambda3, "chen2019": objective.lambda4}
+            used = [key for key, share in terms.items() if share > 0]
+            weights = ("cui2019" if objective.lambda1 > 0 and objective.beta > 0 else "",)
+            return ("li2025", *used, *weights, "kendall2018" if objective.uncertainty else "")
+        case SyntusObjectiveConfig():
+            return (_OBJECTIVE_PAPERS[objective.kind], "wu2020" if objective.balanced else "")
+        case _:
+            return (_OBJECTIVE_PAPERS.get(objective.kind, ""),)
+
+
+def _sampler_papers(sampler: SamplerConfig) -> Sequence[str]:
+    match sampler:
+        case TwoBranchesSamplerConfig():
+            return ("guo2021" if sampler.second == "balanced" else "zhou2020b",)
+        case TwoStreamSamplerConfig():
+            return (_SAMPLER_PAPERS[sampler.kind], "deming1940" if sampler.rake else "")
+        case _:
+            return (_SAMPLER_PAPERS.get(sampler.kind, ""),)
+
+
+def _second_papers(second: SecondConfig | None) -> Sequence[str]:
+    if second is None:
+        return ()
+    if isinstance(second, LogitAdjustmentConfig):
+        return ("menon2021",)
+    if not isinstance(second, RetrainConfig):
+        return ("kang2020",)
+    further = (*_sampler_papers(second.sampler), *(() if second.loss is None else _loss_papers(second.loss)))
+    return ("cao2019" if second.learn == "all" else "kang2020", *further)
 
 
 def methods_of(config: TrainConfig) -> Sequence[str]:
     """Return the bibliography keys of exactly the methods a config uses."""
-    loss: LossConfig = config.loss
-    sampler: SamplerConfig = config.sampler
-    branches = dict.fromkeys(_BACKBONE_PAPERS.get(branch.kind) for branch in branch_configs(config.backbone))
     found = (
-        *branches,
+        *(_BACKBONE_PAPERS.get(branch.kind, "") for branch in branch_configs(config.backbone)),
         *_head_papers(config.head),
-        _LOSS_PAPERS.get(loss.kind) if uses_loss(config.objective) else None,
-        _OBJECTIVE_PAPERS.get(config.objective.kind),
-        _SAMPLER_PAPERS.get(sampler.kind),
-        None if config.mix is None else _MIX_PAPERS[config.mix.kind],
-        None if config.second is None else "kang2020",
-        "lakshminarayanan2017" if config.members > 1 else None,
+        *(_loss_papers(config.loss) if uses_loss(config.objective) else ()),
+        *_objective_papers(config.objective),
+        *_sampler_papers(config.sampler),
+        "" if config.mix is None else _MIX_PAPERS[config.mix.kind],
+        "" if config.tail_mix is None else "zhang2026",
+        *_second_papers(config.second),
+        "lakshminarayanan2017" if config.members > 1 else "",
         "saito2015",
     )
-    return list(dict.fromkeys(key for key in found if key is not None))
+    return [key for key in dict.fromkeys(found) if key]

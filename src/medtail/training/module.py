@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any, final
 
 import lightning.pytorch as pl
@@ -22,6 +23,7 @@ from medtail.models.backbones import branch_configs
 from medtail.models.diagnoser import Diagnoser
 from medtail.pixels.augment import apply_augmentation, draw_augmentation, warp_masks
 from medtail.pixels.dataset import Batch, content_masks, to_float
+from medtail.pixels.masks import MaskStore
 from medtail.sampling.contract import Sampler, train_fold
 from medtail.seeding import stream, stream_seed
 from medtail.tables.domains import domain_numbers
@@ -29,6 +31,7 @@ from medtail.tables.manifest import Manifest
 from medtail.training.config import TrainConfig
 from medtail.training.context import stream_counts
 from medtail.training.mixing import LabelMixer, mix_images, plan_mix
+from medtail.training.paste import paste, plan_paste, relative_labels
 from medtail.training.schedule import parameter_groups, rate_factor
 from medtail.training.tail_mix import TailMixPlan, mix_features, plan_tail_mix, strong_augmentation, tail_labels
 
@@ -45,6 +48,7 @@ class TrainingModule(pl.LightningModule):
         sampler: Who draws them; asked how hard rows have been.
         first_epoch: Epochs already done by the run that this one continues.
         steps_per_epoch: Steps of an epoch.
+        masks: Lesions of the train rows, where `tail_mix.paste` asks for them.
 
     Attributes:
         row_facts: For each batch of the epoch float64 [B, 3]: row, plain loss, stream; only for samplers that observe.
@@ -60,6 +64,7 @@ class TrainingModule(pl.LightningModule):
         sampler: Sampler,
         first_epoch: int,
         steps_per_epoch: int,
+        masks: MaskStore | None = None,
     ) -> None:
         super().__init__()
         self.diagnoser = diagnoser
@@ -82,8 +87,16 @@ class TrainingModule(pl.LightningModule):
         self.plain_loss = build_loss(BceConfig(), no_counts)
         self.tune_shares: list[Tensor] = []
         self.drawn: tuple[DrawnCounts, ...] = ()
+        self.masks = masks
         self.is_rare: Tensor | None = None
+        self.is_relative: Tensor | None = None
         if config.tail_mix is not None:
+            if config.tail_mix.paste and masks is None:
+                raise MedtailError(
+                    f"tail_mix.paste: found {config.tail_mix.paste:g} in a training that reads no masks, such as that"
+                    " of a policy; expected 0."
+                )
+            self.is_relative = relative_labels(manifest.labels, config.tail_mix.relative)
             prevalence = train_fold(manifest).prevalence
             self.is_rare = tail_labels(prevalence, below=config.tail_mix.tail_below, labels=manifest.labels)
         self.mixer: LabelMixer | None = None
@@ -91,6 +104,7 @@ class TrainingModule(pl.LightningModule):
             groups = manifest.labels.group_indices
             self.mixer = LabelMixer(config.mix, prevalence=train_fold(manifest).prevalence, groups=groups)
         self.moments: dict[int, dict[str, Tensor]] | None = None
+        self.own_optimizer: torch.optim.Optimizer | None = None
 
     @property
     def epoch(self) -> int:
@@ -148,8 +162,8 @@ class TrainingModule(pl.LightningModule):
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """The optimizer Lightning runs."""
-        optimizer = self.trainer.optimizers[0]
+        """The optimizer Lightning runs, or `own_optimizer` where its steps are driven without Lightning."""
+        optimizer = self.own_optimizer if self.own_optimizer is not None else self.trainer.optimizers[0]
         assert isinstance(optimizer, torch.optim.Optimizer)
         return optimizer
 
@@ -163,12 +177,14 @@ class TrainingModule(pl.LightningModule):
             MedtailError: The loss is not finite; the rows of the batch are named.
         """
         plain, targets = self._prepare(to_float(batch["images"])), batch["targets"]
+        content = self._content(batch)
+        plan = self._plan_tail_mix(batch, batch_idx)
+        if plan is not None and bool(plan.pasted.any()):
+            plain, targets, content, plan = self._paste(plain, targets, content, plan, batch["rows"])
         generator = torch.Generator().manual_seed(self._seed("augment", batch_idx))
         drawn = draw_augmentation(len(plain), self.config.augment, generator=generator, size_px=plain.shape[-1])
         images = self._prepare(apply_augmentation(plain, drawn))
-        content = self._content(batch)
         moved = None if content is None else warp_masks(content.to(images.dtype), drawn)
-        plan = self._plan_tail_mix(batch, batch_idx)
         if plan is not None and bool(plan.strong.any()):
             images, moved = self._vary(plain, content, into=(images, moved), rows=plan.strong, batch_idx=batch_idx)
         inputs = self._prepare(self.diagnoser.inputs(images, moved))
@@ -231,8 +247,24 @@ class TrainingModule(pl.LightningModule):
             return None
         random = stream(self.config.seed, "tail mix", self.epoch, batch_idx, self.global_rank)
         return plan_tail_mix(
-            batch["targets"], batch["streams"], batch["rows"], is_rare=self.is_rare, config=config, random=random
-        )
+            batch["targets"], batch["streams"], batch["rows"], is_rare=self.is_rare, config=config, random=random,
+            is_relative=self.is_relative,
+        )  # fmt: skip
+
+    def _paste(
+        self, images: Tensor, targets: Tensor, content: Tensor | None, plan: TailMixPlan, rows: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None, TailMixPlan]:
+        """Put lesions into other pictures; rows that find no host are augmented strongly instead."""
+        assert self.masks is not None
+        assert self.is_relative is not None
+        masks = torch.from_numpy(self.masks.masks(rows.cpu().numpy()))
+        found = plan_paste(plan.pasted, masks, rows.cpu())
+        images, targets = paste(images, targets, masks.to(images.device), found, relative=self.is_relative)
+        if content is not None:
+            content = content.index_copy(0, found.rows.to(content.device), content[found.hosts.to(content.device)])
+        done = torch.zeros_like(plan.pasted).index_fill(0, found.rows, True)
+        left = plan.pasted & ~done
+        return self._prepare(images), targets, content, replace(plan, strong=plan.strong | left, pasted=done)
 
     def _vary(
         self,

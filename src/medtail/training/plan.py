@@ -14,6 +14,7 @@ from medtail.losses.margin import LogitAdjustedConfig
 from medtail.losses.objectives import PlainObjectiveConfig
 from medtail.losses.weights import prior_shifts
 from medtail.models.diagnoser import Diagnoser, build_diagnoser
+from medtail.models.text_query import TextQueryConfig, read_class_texts
 from medtail.pixels.dataset import content_masks, to_float
 from medtail.pixels.frequency import BandFilter
 from medtail.pixels.store import PixelStore
@@ -50,6 +51,9 @@ class ModelPlan:
         prior = prior_shifts(self.context, link=self.link)
         if isinstance(config.objective, PlainObjectiveConfig) and isinstance(config.loss, LogitAdjustedConfig):
             prior = (1.0 - config.loss.tau) * prior  # the loss adds tau of it to the logits itself
+        texts = None
+        if load_weights and isinstance(config.head, TextQueryConfig):
+            texts = read_class_texts(config.head, self.labels)
         with torch.random.fork_rng():
             torch.manual_seed(stream_seed(config.seed, "initial weights"))
             return build_diagnoser(
@@ -64,6 +68,7 @@ class ModelPlan:
                 architecture=architecture,
                 load_weights=load_weights,
                 together=self.together,
+                texts=texts,
             )
 
 

@@ -116,7 +116,8 @@ RECIPES: Mapping[str, Recipe] = {
         purpose="Many descriptors with a long tail, some in exclusive groups: two streams, class attention, lexicon.",
         tasks=("multilabel",),
         origin="zhang2026 with the readings of docs/syntus.md, from scratch; of the paper only the abstract is public."
-        " With pretrained weights set optimizer.backbone_factor: 0.1",
+        " The epoch kept is the best by macro F1 after decoding. With pretrained weights set"
+        " optimizer.backbone_factor: 0.1",
         config={
             "pixels": {"size_px": 224},
             "augment": {"profile": "ultrasound"},
@@ -133,7 +134,7 @@ RECIPES: Mapping[str, Recipe] = {
                 "warmup": 0.05,
                 "gradient_clip": 1.0,
                 "ema_decay": 0.999,
-                "keep": "best",
+                "keep": "best_f1",
             },
         },
     ),

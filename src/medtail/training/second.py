@@ -2,7 +2,7 @@
 
 Features are best learnt from images as they come, decisions from classes all alike. So the first stage is an ordinary
 training, and the second changes only what decides: a new last layer (cRT), one factor a class (LWS), or nothing that is
-trained at all (τ-normalisation). `stages` runs them.
+trained at all (τ-normalisation, logit adjustment). `stages` runs them.
 """
 
 from __future__ import annotations
@@ -70,7 +70,25 @@ class TauNormConfig:
     highest: Annotated[float, Field(gt=0.0, le=3.0)] = 1.0
 
 
-SecondConfig = Annotated[RetrainConfig | TauNormConfig, Field(discriminator="kind")]
+@final
+@dataclass(frozen=True, kw_only=True)
+class LogitAdjustmentConfig:
+    """Take what the classes' frequencies say off the scores, after the training: logit ← logit - τ log prior.
+
+    Nothing is trained and the network stays as it is; τ is the one of 0, 0.25, …, 2 with the best macro F1 on tune,
+    each group decided by its largest score and free classes at 0.5. It is stored with the model as `medtail calibrate
+    --method logit_adjustment` would, and applied to everything the model predicts. A group of a softmax is ranked anew;
+    of a free class neither the order of the images nor a threshold chosen on tune feels it.
+
+    References:
+        menon2021, eq. 9.
+    """
+
+    __pydantic_config__: ClassVar[Any] = CLOSED
+    kind: Literal["logit_adjustment"] = "logit_adjustment"
+
+
+SecondConfig = Annotated[RetrainConfig | TauNormConfig | LogitAdjustmentConfig, Field(discriminator="kind")]
 
 
 @final

@@ -20,19 +20,22 @@ import numpy as np
 import pandas as pd
 import torch
 
+from medtail.judging.calibration import CalibrationConfig, fit_calibration
+from medtail.judging.calibration_record import CALIBRATION
 from medtail.judging.logit_adjustment import decided_f1
-from medtail.judging.thresholds import choose_thresholds
+from medtail.judging.thresholds import choose_thresholds, fit_thresholds
 from medtail.models.checkpoint import load_model, save_model
 from medtail.models.diagnoser import Diagnoser
 from medtail.models.heads import LinearHead
 from medtail.pixels.store import open_store
 from medtail.runs import atomic_path, read_json, versions, write_json, write_text
 from medtail.tables.manifest import read_manifest
+from medtail.tables.predictions import read_predictions
 from medtail.training.callbacks import tune_quality
 from medtail.training.config import TrainConfig
 from medtail.training.fit import TrainOutcome, config_digest_of, finished_outcome, prepare_folder, train_network
 from medtail.training.predict import as_predictions, choose_device, score_rows
-from medtail.training.second import Start, TauNormConfig
+from medtail.training.second import LogitAdjustmentConfig, Start, TauNormConfig
 
 FIRST, SECOND = "stages/first", "stages/second"
 
@@ -63,6 +66,8 @@ def train_one(config: TrainConfig, out: Path, *, resume: bool = False, quiet: bo
         shutil.rmtree(out / "model")
     if isinstance(config.second, TauNormConfig):
         return _normalise(config, config.second, out, first, quiet=quiet)
+    if isinstance(config.second, LogitAdjustmentConfig):
+        return _take_off_priors(config, out, first)
     start = Start(out / FIRST / "model", learn=config.second.learn)
     second = _stage(config.second_stage(), out / SECOND, quiet=quiet, start=start)
     with atomic_path(out / "model") as temporary:
@@ -105,6 +110,22 @@ def _close(config: TrainConfig, outcome: TrainOutcome, *, weights: str) -> Train
         },
     )
     return outcome
+
+
+def _take_off_priors(config: TrainConfig, out: Path, first: TrainOutcome) -> TrainOutcome:
+    """Choose τ on tune and store the adjustment beside the first stage's model, which stays as it is."""
+    tune = replace(read_predictions(first.run / "predictions_tune.parquet"), thresholds=None)
+    found = fit_calibration(tune, CalibrationConfig(method="logit_adjustment"))
+    adjusted = found.calibrate(tune)
+    found = replace(found, thresholds=fit_thresholds(adjusted))
+    with atomic_path(out / "model") as temporary:
+        shutil.copytree(first.run / "model", temporary)
+        found.write(temporary / CALIBRATION)
+    found.calibrate(tune).write(out / "predictions_tune.parquet")
+    shutil.copyfile(first.run / "log.csv", out / "log.csv")
+    quality, classes = tune_quality(adjusted.scores, adjusted.targets)
+    outcome = replace(first, run=out, tune_map=float("nan") if quality is None else quality, tune_classes=classes)
+    return _close(config, outcome, weights=read_json(first.run / "run.json")["weights_digest"])
 
 
 def normalise_weights(diagnoser: Diagnoser, *, tau: float) -> None:

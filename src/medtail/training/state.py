@@ -30,8 +30,9 @@ class Progress:
 
     Attributes:
         epochs_done: Whole epochs.
-        best_epoch: Epoch with the best tune mAP, from 0; None before the first.
-        best_map: Its tune mAP; None if no epoch had one.
+        best_epoch: Epoch that is kept, from 0; None before the first.
+        best_map: Its tune mAP; None if it has none.
+        best_f1: Its tune F1 after decoding; None if epochs are not compared by that.
         log: One row an epoch, as in `log.csv`.
         seconds: Wall-clock time spent in training, over all resumptions.
         sampler: The sampler's state.
@@ -47,6 +48,7 @@ class Progress:
     seconds: float = 0.0
     sampler: Mapping[str, Any] = field(default_factory=dict)
     is_stopped: bool = False
+    best_f1: float | None = None
     architecture: Mapping[str, Any] | None = None
 
     def after_epoch(
@@ -56,11 +58,13 @@ class Progress:
         tune_map: float | None,
         seconds: float,
         sampler: Mapping[str, Any],
-        keep: Literal["best", "last"] = "best",
+        keep: Literal["best", "best_f1", "last"] = "best",
+        tune_f1: float | None = None,
     ) -> Progress:
         """Return the progress after one more epoch; the earliest of equally good epochs stays the best.
 
-        With `keep="last"` every epoch replaces the one before, whatever tune says of it.
+        With `keep="best_f1"` epochs are compared by `tune_f1`; with `keep="last"` every epoch replaces the one before,
+        whatever tune says of it.
 
         Example:
             >>> first = Progress().after_epoch({}, tune_map=0.5, seconds=1.0, sampler={})
@@ -69,16 +73,14 @@ class Progress:
             >>> Progress().after_epoch({}, tune_map=None, seconds=1.0, sampler={}).best_epoch
             0
         """
-        is_better = (
-            keep == "last"
-            or self.best_epoch is None
-            or (tune_map is not None and (self.best_map is None or tune_map > self.best_map))
-        )
+        value, best = (tune_f1, self.best_f1) if keep == "best_f1" else (tune_map, self.best_map)
+        is_better = keep == "last" or self.best_epoch is None or (value is not None and (best is None or value > best))
         return replace(
             self,
             epochs_done=self.epochs_done + 1,
             best_epoch=self.epochs_done if is_better else self.best_epoch,
             best_map=tune_map if is_better else self.best_map,
+            best_f1=tune_f1 if is_better else self.best_f1,
             log=(*self.log, row),
             seconds=self.seconds + seconds,
             sampler=sampler,

@@ -1,7 +1,8 @@
 """Tail synthesis: more variety for rows of rare labels, where the second stream shows them again and again.
 
 A chosen row is either augmented more strongly, within what leaves a finding in place, or its feature map is mixed with
-that of the nearest other row of the batch that shares a rare label. Labels are mixed alike; a cell that was not
+that of the nearest other row of the batch that shares a rare label, or (where asked for) its lesion is put into another
+picture (`paste`). Labels are mixed alike; a cell that was not
 assessed in either is not assessed in the mixture. Mixing maps instead of images never puts two anatomies on top of each
 other.
 """
@@ -34,6 +35,10 @@ class TailMixConfig:
         probability: Chance that a row of the stream with a rare label is chosen.
         mixed: Share of the chosen rows that are mixed with another; the rest, and those without a partner, are
             augmented strongly.
+        paste: Share of the chosen rows whose lesion is put into another picture of the batch, over a lesion that it
+            covers; needs masks (column `mask_path`). What `mixed` and `paste` leave is augmented strongly.
+        relative: Patterns of labels that are about a lesion and its surroundings: emptied where it was pasted. A row
+            whose rare labels are all of that kind is not pasted.
         stream: The sampler's stream whose rows are chosen.
         tail_below: A label is rare if fewer of the assessed train rows show it, in (0, 1].
         alpha: First parameter of Beta(α, 1), folded to [½, 1], that gives the row's own share; >= 1 stays near itself.
@@ -42,9 +47,17 @@ class TailMixConfig:
     __pydantic_config__: ClassVar[Any] = CLOSED
     probability: Probability = 0.3
     mixed: Probability = 0.5
+    paste: Probability = 0.0
+    relative: tuple[str, ...] = ("echo_*", "echogenicity=*", "margin_ete")
     stream: Annotated[int, Field(ge=0)] = 1
     tail_below: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
     alpha: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 5.0
+
+    def __post_init__(self) -> None:
+        if self.mixed + self.paste > 1.0:
+            raise MedtailError(
+                f"mixed {self.mixed:g} and paste {self.paste:g}: expected shares that add up to at most 1."
+            )
 
 
 @final
@@ -54,13 +67,15 @@ class TailMixPlan:
 
     Attributes:
         strong: Rows to augment strongly, bool [B].
-        mixed: Rows to mix, bool [B]; no row is both.
+        mixed: Rows to mix, bool [B].
+        pasted: Rows whose lesion is to be pasted, bool [B]; no row is two of the three.
         partners: Rows that each row may be mixed with, bool [B, B].
         shares: The row's own share of the mixture, float32 [B], in [½, 1].
     """
 
     strong: Tensor
     mixed: Tensor
+    pasted: Tensor
     partners: Tensor
     shares: Tensor
 
@@ -115,6 +130,7 @@ def plan_tail_mix(
     is_rare: Tensor,
     config: TailMixConfig,
     random: np.random.Generator,
+    is_relative: Tensor | None = None,
 ) -> TailMixPlan:
     """Choose the rows of a batch to vary, and how.
 
@@ -127,6 +143,7 @@ def plan_tail_mix(
         is_rare: bool [C].
         config: Chances.
         random: The only source of chance.
+        is_relative: Labels that pasting empties, bool [C]; none if None.
 
     Returns:
         The plan.
@@ -146,9 +163,12 @@ def plan_tail_mix(
     partners = (shows.float() @ shows.float().T > 0) & (rows.cpu()[:, None] != rows.cpu()[None, :])
     is_chosen = (streams.cpu() == config.stream) & shows.any(dim=1) & (chance[0] < config.probability)
     is_mixed = is_chosen & (chance[1] < config.mixed) & partners.any(dim=1)
+    lasting = shows if is_relative is None else shows & ~is_relative
+    is_pasted = is_chosen & (chance[1] >= 1.0 - config.paste) & lasting.any(dim=1)
     return TailMixPlan(
-        strong=is_chosen & ~is_mixed,
+        strong=is_chosen & ~is_mixed & ~is_pasted,
         mixed=is_mixed,
+        pasted=is_pasted,
         partners=partners,
         shares=torch.maximum(own, 1 - own).float(),
     )
@@ -169,6 +189,7 @@ def mix_features(features: Tensor, targets: Tensor, plan: TailMixPlan) -> tuple[
 
     Example:
         >>> plan = TailMixPlan(strong=torch.tensor([False, False]), mixed=torch.tensor([True, False]),
+        ...                    pasted=torch.tensor([False, False]),
         ...                    partners=torch.tensor([[False, True], [True, False]]), shares=torch.tensor([0.75, 0.6]))
         >>> maps, labels = mix_features(torch.tensor([0.0, 4.0]).view(2, 1, 1, 1),
         ...                             torch.tensor([[1.0, 0.0], [1.0, torch.nan]]), plan)

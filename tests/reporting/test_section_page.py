@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from medtail.reporting.section_page import SheetPicture, SheetSection, SheetTable, write_sheet_page
+
+
+def test_sections_tables_and_pictures_are_on_the_page_and_words_are_escaped(tmp_path):
+    table = SheetTable("Numbers", ("class", "value"), (("a <b>", "1"), ("c", "2\nunder")), note="less is < more")
+    picture = SheetPicture(Markup('<img src="data:," alt="x">'), "a caption")
+    section = SheetSection("one", "First & last", ("words",), (table,), (picture,), (picture,))
+    page = write_sheet_page(
+        tmp_path / "p.html",
+        kicker="kind",
+        title="T",
+        lede="lede",
+        sections=[section],
+        cautions=["take care"],
+        references=("naeem2020", "naeem2020"),
+    )
+    text = page.read_text(encoding="utf-8")
+    for part in ("First &amp; last", "a &lt;b&gt;", "less is &lt; more", "a caption", "take care", 'id="h-one"'):
+        assert part in text
+    assert text.count('<img src="data:,"') == 2
+    assert text.count("Reliable Fidelity") == 1
+    assert "image-rendering: pixelated" in text
