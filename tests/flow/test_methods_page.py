@@ -34,7 +34,7 @@ UNIONS = {
     "mix": MixConfig,
     "second": SecondConfig,
 }
-ELSEWHERE = {"csasn", "tasks", "sites", "copies", "syntus", "two_streams", "text_query"}
+ELSEWHERE = {"csasn", "tasks", "sites", "copies", "syntus", "two_streams", "text_query", "mixture", "policy", "replay"}
 """Kinds that belong to a recipe with studies of its own."""
 
 

@@ -15,7 +15,7 @@ from medtail.sources.phantom import PhantomConfig
 from medtail.sources.phantom_writing import phantom_manifest
 from medtail.studies.arms import budgets, differences, resolve_arms
 from medtail.studies.config import load_study
-from medtail.tables.manifest import Manifest
+from medtail.tables.manifest import Manifest, read_manifest
 from medtail.tables.splits import split_manifest
 from medtail.training.config import TrainConfig, load_train_config, merge, train_config
 from medtail.training.ensembles import train

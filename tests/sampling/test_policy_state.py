@@ -17,8 +17,8 @@ def test_a_softmax_class_is_paid_its_mean_score_on_its_own_rows() -> None:
     found = reading(
         [[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.8, 0.1]], [[1, 0, 0], [1, 0, 0], [0, 1, 0]], softmax=True
     )
-    np.testing.assert_allclose(found.own[:2], [0.6, 0.8])
-    assert np.isnan(found.own[2]), "a class without a row is not judged"
+    np.testing.assert_allclose(found.gain[:2], [0.6, 0.8])
+    assert np.isnan(found.gain[2]), "a class without a row is not judged"
     assert found.team == pytest.approx(0.7)
     assert found.precision[0] == pytest.approx(1.2 / 1.3)
     assert found.loss[1] == pytest.approx(-np.log(0.8))
@@ -28,9 +28,9 @@ def test_a_softmax_class_is_paid_its_mean_score_on_its_own_rows() -> None:
 def test_a_free_class_pays_for_its_false_alarms() -> None:
     scores, targets = [[0.9], [0.4], [0.6]], [[1.0], [0.0], [np.nan]]
     found = reading(scores, targets, softmax=False, groups=())
-    np.testing.assert_allclose(found.own, [0.5])  # 0.9 - 0.4; what was not assessed counts nowhere
+    np.testing.assert_allclose(found.gain, [0.5])  # 0.9 - 0.4; what was not assessed counts nowhere
     louder = reading([[1.0], [1.0], [1.0]], targets, softmax=False, groups=())
-    assert louder.own[0] == 0.0, "calling everything positive earns nothing"
+    assert louder.gain[0] == 0.0, "calling everything positive earns nothing"
     assert found.head_accuracy == 1.0
     assert louder.head_accuracy == 0.5
 
@@ -38,7 +38,7 @@ def test_a_free_class_pays_for_its_false_alarms() -> None:
 def test_a_group_without_softmax_is_judged_as_free_classes_are() -> None:
     scores, targets = [[0.9, 0.9, 0.0], [0.8, 0.9, 0.0]], [[1, 0, 0], [0, 1, 0]]
     found = reading(scores, targets, softmax=False)
-    np.testing.assert_allclose(found.own[:2], [0.9 - 0.8, 0.9 - 0.9], atol=1e-12)
+    np.testing.assert_allclose(found.gain[:2], [0.9 - 0.8, 0.9 - 0.9], atol=1e-12)
 
 
 def test_states_hold_the_ten_numbers_in_order() -> None:
@@ -65,7 +65,9 @@ def test_states_hold_the_ten_numbers_in_order() -> None:
 
 def plain(own: list[float], head: float) -> Reading:
     array = np.array(own)
-    return Reading(array, array, array, array, 0.5, head)
+    return Reading(
+        gain=array, net=array, soft_recall=array, precision=array, loss=array, macro_f1=0.5, head_accuracy=head
+    )
 
 
 def test_the_reward_is_own_and_team_less_lost_head_accuracy_and_cost() -> None:
@@ -90,3 +92,34 @@ def test_a_class_that_cannot_be_judged_is_paid_as_the_team() -> None:
         plain([0.5, 0.5], 0.9), plain([0.4, np.nan], 0.9), levels=np.zeros(2), sizes=np.ones(2), config=RewardConfig()
     )
     np.testing.assert_allclose(paid.rewards, [0.4, 0.4])
+
+
+def test_what_a_class_takes_from_others_is_taken_off() -> None:
+    targets = [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    fair = reading([[0.6, 0.2, 0.2], [0.6, 0.2, 0.2], [0.2, 0.6, 0.2], [0.2, 0.2, 0.6]], targets, softmax=True)
+    np.testing.assert_allclose(fair.net, [0.6 - 0.2 - 0.2] * 3)
+    # class 2 calls louder: its recall rises, and it loses what the others lose
+    loud = reading([[0.5, 0.1, 0.4], [0.5, 0.1, 0.4], [0.1, 0.5, 0.4], [0.1, 0.1, 0.8]], targets, softmax=True)
+    assert loud.gain[2] > fair.gain[2]
+    assert loud.net[2] == pytest.approx(0.8 - 0.4 - 0.4)
+    assert loud.net[2] < fair.net[2]
+    # scores of a row add up to 1, so what is taken is what is missed
+    np.testing.assert_allclose(loud.net.sum(), 2 * loud.gain.sum() - 3)
+
+
+def test_agents_are_paid_net_or_gain() -> None:
+    after = Reading(
+        gain=np.array([0.8, 0.4]),
+        net=np.array([0.1, 0.3]),
+        soft_recall=np.zeros(2),
+        precision=np.zeros(2),
+        loss=np.zeros(2),
+        macro_f1=0.5,
+        head_accuracy=0.9,
+    )
+    for measure, own in (("net", after.net), ("gain", after.gain)):
+        config = RewardConfig(measure=measure, cost=0.0)  # type: ignore[arg-type]
+        paid = pay(after, after, levels=np.ones(2), sizes=np.ones(2), config=config)
+        np.testing.assert_allclose(paid.rewards, 0.5 * own + 0.5 * 0.6)
+        np.testing.assert_allclose(paid.own, own)
+        assert paid.team == pytest.approx(0.6)

@@ -133,6 +133,16 @@ def test_seeds_are_drawn_together_for_all_arms() -> None:
     assert (found.arms["a"].drawn["macro_f1"] == found.arms["b"].drawn["macro_f1"]).all()
 
 
+def test_seeds_that_disagree_widen_the_interval() -> None:
+    luck = [table(0.1, seed=1), table(3.0, seed=2), table(0.1, seed=3)]
+    found = measure({"arm": luck}, groups=GROUPS, resamples=300)
+    figure = found.figure("arm", "macro_f1")
+    assert figure.sd > 0.2
+    # two of three seeds are drawn: none of the good one, or half of it
+    assert figure.low < figure.value - 0.15
+    assert figure.high > figure.value + 0.05
+
+
 def test_other_images_other_seeds_and_images_of_no_class_are_refused() -> None:
     one = table(1.0)
     with pytest.raises(MedtailError, match="expected the same seeds in every arm"):

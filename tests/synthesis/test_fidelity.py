@@ -57,6 +57,13 @@ def test_classes_without_a_group_are_called_at_their_threshold():
     assert found["x"].share == 1.0
 
 
+def test_of_an_exclusive_group_only_the_highest_is_called():
+    assert called(np.array([[0.6, 0.7, 0.1], [0.2, 0.1, 0.3]]), GROUP).tolist() == [
+        [False, True, False],
+        [False, False, True],
+    ]
+
+
 def test_labels_that_were_not_assessed_are_neither_hits_nor_misses():
     rows = tune(1.0, 6)
     rows["tune_targets"][3:6, 0] = np.nan

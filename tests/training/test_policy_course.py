@@ -72,7 +72,7 @@ def test_only_rows_of_train_and_reward_are_there(make_policy_config: MakeConfig,
     course = open_course(make_policy_config())
     assert set(course.manifest.folds) == {"train", "reward"}
     reading = course.read(0)
-    assert reading.own.shape == (5,)
+    assert reading.gain.shape == (5,)
     states = course.states(reading, before=None, levels=np.zeros(5), progress=0.0)
     assert states.shape == (5, 10)
     assert states.dtype == np.float32

@@ -57,6 +57,10 @@ def test_a_policy_trains_what_a_replay_of_its_schedule_trains(make_policy_config
     page = report_run(run, tmp_path / "report.html", quiet=True).read_text(encoding="utf-8")
     assert '<section id="generated"' in page
     assert "Subtyping Breast Lesions via Generative Augmentation" in page
+    rounds = pd.read_csv(run / "policy" / "rounds.csv")
+    assert (rounds.groupby("round")["team_tune"].nunique() == 1).all()
+    assert rounds["team_tune"].between(-1, 1).all()
+    assert not (run / "policy" / "kept").exists()
     facts = read_json(run / "policy" / "carried" / "tune.json")
     assert 0 <= facts["tune_map"] <= 1
     assert 0 <= facts["tune_macro_f1"] <= 1

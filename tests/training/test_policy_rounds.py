@@ -29,7 +29,9 @@ def test_the_rounds_leave_a_schedule_a_table_and_the_carried_copy(learnt: pd.Dat
         "schedule.json",
         "rounds.csv",
         "carried.safetensors",
+        "kept",
     }
+    assert len(list((tmp_path / "run" / "policy" / "kept").iterdir())) == 2
     assert len(learnt) == 2 * 2 * 5  # rounds, copies, classes
     assert (learnt.groupby(["round", "copy"])["kept"].nunique() == 1).all()
     assert (learnt.groupby("round")["kept"].sum() == 5).all(), "one copy a round is carried on"

@@ -1,8 +1,10 @@
 """What the agents of the ratio policy see and are paid for: scores of reward rows as ten numbers a class, and rewards.
 
-A class's own reward is soft, because hard figures of a class with five reward images move in steps of a fifth: the mean
-score of its rows in a softmax group; elsewhere the soft Youden index, mean score of its positives minus that of its
-negatives, since there a class's recall costs no other class anything and must pay for its false alarms itself.
+Scores are read softly, because hard figures of a class with five reward images move in steps of a fifth. What a class
+gains is the mean score of its rows in a softmax group; elsewhere the soft Youden index, mean score of its positives
+minus that of its negatives, since there a class's recall costs no other class anything and must pay for its false
+alarms itself. In a softmax group score is taken from others: showing more of a class, good images or bad, raises its own
+recall at their expense, and an agent paid for recall alone always asks for more. So what it takes is taken off its pay.
 """
 
 from __future__ import annotations
@@ -31,11 +33,13 @@ NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 @final
 @dataclass(frozen=True, kw_only=True)
 class RewardConfig:
-    """What an agent is paid for: R_c = own·own_c + team·mean(own) - stability·stab - cost·m_c / Σ d.
+    """What an agent is paid for: R_c = own·own_c + team·mean(gain) - stability·stab - cost·m_c / Σ d.
 
     stab is what head accuracy loses beyond `tolerance` while the agents' levels are in force.
 
     Attributes:
+        measure: own_c: a class's `gain` (soft recall in a softmax group), or its `net` gain, less the mean score it has
+            on the rows of each other class of its group. Both are the same for classes without a softmax.
         source: `fold` reads the manifest's fold `reward`. `rotate` has no rows to spare for rare classes: a third of
             their train patients, another third each round, leaves the mixture and joins the reward rows.
         rotate_below: Classes with fewer real train patients than this are rotated, >= 1; only for `rotate`.
@@ -48,6 +52,7 @@ class RewardConfig:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = CLOSED
 
+    measure: Literal["net", "gain"] = "net"
     source: Literal["fold", "rotate"] = "fold"
     rotate_below: Annotated[int, Field(ge=1)] = 10
     own: NotNegative = 0.5
@@ -63,7 +68,9 @@ class Reading:
     """What reward rows say of a network.
 
     Attributes:
-        own: A class's own reward, float64 [classes]; NaN for a class that cannot be judged on these rows.
+        gain: What a class gains, float64 [classes]; NaN for a class that cannot be judged on these rows.
+        net: The same less what it takes from the others of its softmax group. Its sum over a group is the sum of gains
+            less what all of them miss, so no class profits from another's loss.
         soft_recall: Mean score of the rows that show the class; NaN without any.
         precision: Soft precision, the share of a class's scores that falls on rows showing it; NaN without assessed
             positives.
@@ -72,7 +79,8 @@ class Reading:
         head_accuracy: Mean over head classes of recall (exclusive groups) or balanced accuracy; NaN without head rows.
     """
 
-    own: np.ndarray
+    gain: np.ndarray
+    net: np.ndarray
     soft_recall: np.ndarray
     precision: np.ndarray
     loss: np.ndarray
@@ -81,8 +89,8 @@ class Reading:
 
     @property
     def team(self) -> float:
-        """Mean of `own` over the classes that can be judged."""
-        return float(np.nanmean(self.own)) if not np.isnan(self.own).all() else float("nan")
+        """Mean gain over the classes that can be judged."""
+        return float(np.nanmean(self.gain)) if not np.isnan(self.gain).all() else float("nan")
 
 
 def read_scores(
@@ -99,7 +107,7 @@ def read_scores(
         scores: float [N, C] in [0, 1].
         targets: [N, C] in {0, 1, NaN}.
         groups: Columns of the exclusive groups.
-        softmax: Whether the classes of a group share a softmax; see the module's words on `own`.
+        softmax: Whether the classes of a group share a softmax; see the module's words.
         head: Which classes are head, bool [C].
 
     Returns:
@@ -109,8 +117,8 @@ def read_scores(
         >>> scores = np.array([[0.8, 0.2], [0.4, 0.6], [0.5, 0.5]])
         >>> targets = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
         >>> reading = read_scores(scores, targets, groups=[(0, 1)], softmax=True, head=np.array([True, False]))
-        >>> reading.own.round(2).tolist(), round(reading.team, 3), reading.head_accuracy
-        ([0.8, 0.55], 0.675, 1.0)
+        >>> reading.gain.round(2).tolist(), reading.net.round(2).tolist(), round(reading.team, 3)
+        ([0.8, 0.55], [0.35, 0.35], 0.675)
     """
     positive, negative = targets == 1, targets == 0
     grouped = np.zeros(targets.shape[1], dtype=bool)
@@ -124,14 +132,28 @@ def read_scores(
     called = decide(scores, groups=groups)
     right, quiet = _means(called.astype(float), positive), 1.0 - _means(called.astype(float), negative)
     decided = np.where(grouped, right, (right + quiet) / 2)[head]
+    gain = np.where(grouped & softmax, recall, recall - alarm)
     return Reading(
-        own=np.where(grouped & softmax, recall, recall - alarm),
+        gain=gain,
+        net=gain - (_taken(scores, positive, groups) if softmax else 0.0),
         soft_recall=recall,
         precision=np.where(positive.any(axis=0), precision, np.nan),
         loss=_means(-np.log(held), positive),
         macro_f1=decided_f1(scores, targets, groups=groups),
         head_accuracy=float(np.nanmean(decided)) if not np.isnan(decided).all() else float("nan"),
     )
+
+
+def _taken(scores: np.ndarray, positive: np.ndarray, groups: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return for each class the mean score it has on rows of each other class of its group, added up, float64 [C]."""
+    taken = np.zeros(scores.shape[1])
+    for columns in groups:
+        members = list(columns)
+        for other in members:
+            rows = positive[:, other]
+            if rows.any():
+                taken[[c for c in members if c != other]] += scores[rows][:, [c for c in members if c != other]].mean(0)
+    return taken
 
 
 def _means(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -197,11 +219,13 @@ class Payment:
 
     Attributes:
         rewards: R_c, float64 [classes]; a class that cannot be judged is paid as a member of the team only.
-        team: The team's part, mean own reward.
+        own: own_c, float64 [classes]; NaN for such a class.
+        team: The team's part, the mean gain.
         stability: What head accuracy lost beyond the tolerance, >= 0.
     """
 
     rewards: np.ndarray
+    own: np.ndarray
     team: float
     stability: float
 
@@ -221,8 +245,9 @@ def pay(before: Reading, after: Reading, *, levels: np.ndarray, sizes: np.ndarra
 
     Example:
         >>> both = dict(precision=np.ones(2), loss=np.ones(2), macro_f1=0.5)
-        >>> before = Reading(own=np.array([0.9, 0.1]), soft_recall=np.array([0.9, 0.1]), head_accuracy=0.9, **both)
-        >>> after = Reading(own=np.array([0.8, 0.4]), soft_recall=np.array([0.8, 0.4]), head_accuracy=0.8, **both)
+        >>> then, now = np.array([0.9, 0.1]), np.array([0.8, 0.4])
+        >>> before = Reading(gain=then, net=then, soft_recall=then, head_accuracy=0.9, **both)
+        >>> after = Reading(gain=now, net=now, soft_recall=now, head_accuracy=0.8, **both)
         >>> paid = pay(before, after, levels=np.array([0.0, 1.0]), sizes=np.array([5.0, 5.0]), config=RewardConfig())
         >>> paid.rewards.round(3).tolist(), round(paid.stability, 2)
         ([0.61, 0.405], 0.09)
@@ -230,7 +255,8 @@ def pay(before: Reading, after: Reading, *, levels: np.ndarray, sizes: np.ndarra
     lost = before.head_accuracy - after.head_accuracy - config.tolerance
     stability = max(0.0, lost) if not np.isnan(lost) else 0.0
     team = after.team
-    own = np.where(np.isnan(after.own), team, after.own)
+    own = after.net if config.measure == "net" else after.gain
+    filled = np.where(np.isnan(own), team, own)
     cost = levels * sizes / max(float(sizes.sum()), 1.0)
-    rewards = config.own * own + config.team * team - config.stability * stability - config.cost * cost
-    return Payment(np.asarray(rewards), team, stability)
+    rewards = config.own * filled + config.team * team - config.stability * stability - config.cost * cost
+    return Payment(np.asarray(rewards), np.asarray(own), team, stability)

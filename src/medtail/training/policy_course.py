@@ -330,6 +330,13 @@ class Course:
         self._module.steps_done = steps
 
     @property
+    def weights(self) -> dict[str, Tensor]:
+        """The network's weights as they are, which is what is read on reward rows."""
+        return {
+            name: tensor.detach().cpu().contiguous() for name, tensor in self._module.diagnoser.state_dict().items()
+        }
+
+    @property
     def judged_weights(self) -> dict[str, Tensor]:
         """The weights that would be kept if training ended here: of the moving average, where there is one."""
         return {name: tensor.detach().cpu().contiguous() for name, tensor in self._module.judged.state_dict().items()}

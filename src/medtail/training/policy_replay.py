@@ -6,6 +6,7 @@ is asked once an epoch, so reward rows are read as training goes; nothing is lea
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import final
@@ -23,7 +24,7 @@ from medtail.judging.thresholds import choose_thresholds
 from medtail.models.checkpoint import ModelCard, fill, save_model
 from medtail.models.diagnoser import Diagnoser
 from medtail.reporting.policy import PolicyRecord
-from medtail.runs import read_json, write_json
+from medtail.runs import read_json, write_json, write_text
 from medtail.sampling.build import PolicySamplerConfig, ReplaySamplerConfig, SamplerConfig
 from medtail.sampling.policy_state import Reading, agent_states, head_classes, read_scores
 from medtail.sampling.replay import ClosedLoopSampler, read_schedule
@@ -33,7 +34,7 @@ from medtail.training.callbacks import Feed, tune_quality
 from medtail.training.config import TrainConfig
 from medtail.training.module import TrainingModule
 from medtail.training.policy_course import SYNTHETIC_ROWS, synthetic_losses
-from medtail.training.policy_rounds import CARRIED, FOLDER, ROUNDS, SCHEDULE, learn_schedule
+from medtail.training.policy_rounds import CARRIED, FOLDER, KEPT, ROUNDS, SCHEDULE, learn_schedule
 from medtail.training.predict import as_predictions, score_rows
 
 FIRST = Path("stages", "first")
@@ -159,10 +160,12 @@ def policy_record(run: Path) -> PolicyRecord | None:
 def save_carried(
     out: Path, diagnoser: Diagnoser, feed: Feed, card: ModelCard, *, table: Manifest, device: torch.device
 ) -> None:
-    """Make a model of the copy that went through all rounds, beside the one that was trained by replay.
+    """Read on tune what the rounds of a policy have left; make a model of the copy that went through all of them.
 
     It is to be reported too: whoever does not trust the replay can compare. Its tune figures go to
-    `policy/carried/tune.json`, its thresholds into its card; nothing of it chooses anything.
+    `policy/carried/tune.json` and its thresholds into its card. Each round's best copy is read as well, into the column
+    `team_tune` of `rounds.csv`: where the reward grows and this does not, reward rows were over-fitted. This happens
+    after the last level was chosen, and nothing of it chooses anything.
 
     Args:
         out: The run folder; without `policy/carried.safetensors` in it nothing is done.
@@ -175,26 +178,45 @@ def save_carried(
     Raises:
         MedtailError: The weights are damaged.
     """
-    path, folder = out / FOLDER / CARRIED, out / FOLDER / "carried"
-    if not path.exists() or (folder / "tune.json").exists():
+    policy, folder = out / FOLDER, out / FOLDER / "carried"
+    if not (policy / CARRIED).exists() or (folder / "tune.json").exists():
         return
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise MedtailError(f"{path}: is damaged ({error}); remove {out / FOLDER} and train again.") from error
-    fill(diagnoser, tensors, where=str(path))
     rows = feed.tune_rows
     tune = feed.manifest.take(rows)
     flip = bool(card.training.get("test_time_flip", False))
-    scores = score_rows(diagnoser, feed.store, rows=rows, device=device, test_time_flip=flip)
-    rounds = read_json(out / FOLDER / SCHEDULE)["facts"]["rounds"]
-    card = replace(card, thresholds=None, training={"carried_through_rounds": rounds, "test_time_flip": flip})
+
+    def scored(path: Path, *, flip: bool) -> np.ndarray:
+        try:
+            tensors = load_file(path)
+        except SafetensorError as error:
+            raise MedtailError(f"{path}: is damaged ({error}); remove {policy} and train again.") from error
+        fill(diagnoser, tensors, where=str(path))
+        return score_rows(diagnoser, feed.store, rows=rows, device=device, test_time_flip=flip)
+
+    rounds = pd.read_csv(policy / ROUNDS)
+    if "team_tune" not in rounds.columns:
+        teams = {}
+        for number in rounds["round"].unique():
+            read = read_scores(
+                scored(policy / KEPT.format(number), flip=False),
+                tune.targets,
+                groups=tune.labels.group_indices,
+                softmax=diagnoser.link == "softmax",
+                head=np.zeros(tune.labels.num_classes, dtype=bool),
+            )
+            teams[number] = read.team
+        rounds = rounds.assign(team_tune=rounds["round"].map(teams))
+        write_text(policy / ROUNDS, rounds.to_csv(index=False, lineterminator="\n"))
+    scores = scored(policy / CARRIED, flip=flip)
+    done = read_json(policy / SCHEDULE)["facts"]["rounds"]
+    card = replace(card, thresholds=None, training={"carried_through_rounds": done, "test_time_flip": flip})
     card = replace(card, thresholds=choose_thresholds(as_predictions(scores, tune, card, manifest_digest=table.digest)))
     if not (folder / "card.json").exists():
         save_model(folder, diagnoser.cpu(), card)
     quality, classes = tune_quality(scores, tune.targets)
-    f1 = decided_f1(scores, tune.targets, groups=feed.manifest.labels.group_indices)
+    f1 = decided_f1(scores, tune.targets, groups=tune.labels.group_indices)
     write_json(
         folder / "tune.json",
         {"tune_map": quality, "tune_classes": classes, "tune_macro_f1": None if np.isnan(f1) else f1},
     )
+    shutil.rmtree((policy / KEPT).parent, ignore_errors=True)

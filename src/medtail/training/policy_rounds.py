@@ -3,6 +3,7 @@
     RUN/policy/schedule.json         levels by round and class, and the network that chose them; written last
     RUN/policy/rounds.csv            a row a round, copy and class: levels, rewards, what was kept
     RUN/policy/carried.safetensors   the weights of the copy that went through all rounds
+    RUN/policy/kept/                 each round's best copy, until the training proper has read them on tune
     RUN/policy/state.safetensors     what a resume goes on from; gone at the end
 
 Everything random follows from the seed, the round and the copy, so a run that was cut off ends as one that was not. The
@@ -20,6 +21,7 @@ from typing import Any, final
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from medtail.config import config_to_dict
 from medtail.models.checkpoint import to_safetensors
@@ -36,7 +38,7 @@ from medtail.training.second import RetrainConfig
 from medtail.training.state import Progress, read_state, under_prefix, with_prefix, write_state
 
 FOLDER, SCHEDULE, ROUNDS = "policy", "schedule.json", "rounds.csv"
-STATE, CARRIED = "state.safetensors", "carried.safetensors"
+STATE, CARRIED, KEPT = "state.safetensors", "carried.safetensors", "kept/round_{:03d}.safetensors"
 
 
 @final
@@ -161,6 +163,7 @@ def _learn(course: Course, settings: PolicySamplerConfig, folder: Path, *, quiet
         row = _row_values(agents, tried, attempts, class_names=pool.class_names)
         agents.learn(tried)
         course.restore(carried)
+        _write_weights(folder / KEPT.format(number + 1), course.weights)
         before, levels = reading.soft_recall, attempts[tried.kept].levels
         log += row
         kept_values = {
@@ -181,11 +184,15 @@ def _learn(course: Course, settings: PolicySamplerConfig, folder: Path, *, quiet
                 f" levels {shown}\n"
             )
     schedule = _schedule(course, agents, rounds_table(log, pool.class_names), rounds, settings)
-    with atomic_path(folder / CARRIED) as temporary:
-        temporary.write_bytes(to_safetensors(course.judged_weights, metadata={"format": "medtail-carried/1"}))
+    _write_weights(folder / CARRIED, course.judged_weights)
     schedule.write(folder / SCHEDULE)
     (folder / STATE).unlink()
     return schedule
+
+
+def _write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(to_safetensors(tensors, metadata={"format": "medtail-carried/1"}))
 
 
 def _try_round(
@@ -233,7 +240,7 @@ def _row_values(
     rows: list[dict[str, float | int | None]] = []
     for copy, attempt in enumerate(attempts):
         for c in range(len(class_names)):
-            own = float(attempt.reading.own[c])
+            own = float(attempt.payment.own[c])
             rows.append(
                 {
                     "round": tried.round + 1,
@@ -243,7 +250,8 @@ def _row_values(
                     "level": float(attempt.levels[c]),
                     "greedy_level": float(greedy[c]),
                     "expected_level": float(expected[c]),
-                    "own": None if np.isnan(own) else own,
+                    "own": _known(own),
+                    "gain": _known(float(attempt.reading.gain[c])),
                     "reward": float(tried.rewards[copy, c]),
                     "team": attempt.payment.team,
                     "stability": attempt.payment.stability,
