@@ -9,7 +9,7 @@ class's name shows. The policy learns K 30 rounds of M 4 copies and H 30 steps f
 Printed: the level each class's agent would choose on average in the last third of the rounds. Asked: do levels of
 oracle classes end above 0.5, where they begin, and those of corrupted classes below? And, fairer to classes that gain
 from any image or from none: is a class's level higher with its oracle pool than with its corrupted one? `--quick` is a
-smoke test.
+smoke test. With `--keep` a run that was cut off goes on.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def corrupted_classes(seed: int) -> tuple[int, ...]:
 
 
 def make_pool(folder: Path, *, seed: int, size_px: int, counts: Mapping[str, int] | None = None) -> Path:
-    """Write the phantom and its pools of a seed; return the joined manifest."""
+    """Write the phantom and its pools of a seed, unless they are there; return the joined manifest."""
+    if (folder / "pool" / "manifest.csv").exists():
+        return folder / "pool" / "manifest.csv"
     real = breast_manifest(folder / "real", seed=seed, size_px=size_px)
     wrong = {CLASS_NAMES[c]: CORRUPTED for c in corrupted_classes(seed)}
     write_breast_pool(real, folder / "pool", counts=counts, wrong=wrong, seed=seed, size_px=size_px)

@@ -54,6 +54,19 @@ def test_kfold_writes_a_manifest_a_fold_whose_tune_parts_are_disjoint(road: Path
     assert sum(map(len, tune)) == len(set.union(*tune)) == 256
 
 
+def test_a_reward_fold_is_taken_out_of_train(road: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["data", "split", str(road / "split.csv"), "--reward", "0.2", "--no-duplicates"]
+    assert call([*arguments, "--out", str(road / "reward.csv")]) == 0
+    assert "reward" in capsys.readouterr().out
+    before, after = (pd.read_csv(road / name).set_index("image_id")["fold"] for name in ("split.csv", "reward.csv"))
+    moved = before != after.reindex(before.index)
+    assert 0 < moved.sum() < (before == "train").sum()
+    assert set(before[moved]) == {"train"}
+    assert set(after.reindex(before.index)[moved]) == {"reward"}
+    arguments = ["data", "split", str(road / "manifest.csv"), "--test", "0.2", "--reward", "0.2", "--no-duplicates"]
+    assert call([*arguments, "--out", str(road / "none.csv")]) == 2
+
+
 def test_predictions_are_evaluated_and_reported(road: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scores = road / "predictions.parquet"
     arguments = ["predict", str(road / "run"), str(road / "split.csv"), "--fold", "test", "--quiet"]

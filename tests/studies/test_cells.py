@@ -74,6 +74,10 @@ def test_a_cell_trained_before_a_key_existed_is_finished(make_study, fill, tmp_p
     write_json(cell.record, read_json(cell.record) | {"config_digest": written_digest_of(older)})
     assert read_json(cell.record)["config_digest"] != cell.digest
     assert is_finished(cell)
+    # a config that is not what the cell was trained with proves nothing
+    (cell.folder / "config.yaml").write_text(dump_yaml(values))
+    with pytest.raises(MedtailError, match="was trained with another config"):
+        is_finished(cell)
     # of another value than today's default it is another training
     other = {**values, "optimizer": {**values["optimizer"], "freeze_epochs": 1}}
     (cell.folder / "config.yaml").write_text(dump_yaml(other))

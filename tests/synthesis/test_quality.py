@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -100,6 +102,18 @@ def test_a_class_of_one_image_gets_no_numbers_it_cannot_have(pool):
     found = measured(small, parts)[2]
     assert np.isnan([found.copy_test, found.copy_share, found.position.kid, found.coverage.density]).all()
     assert np.isfinite(found.copy_ratio)
+
+
+def test_an_image_with_both_findings_is_no_image_of_the_other_one(pool):
+    """In a multi-label table the ceiling is drawn from images without the class, else it would be the class itself."""
+    features = features_of(pool, copies=False)
+    frame = pool.manifest.frame.copy()
+    both = frame["subtype=cyst_like"] == 1
+    frame.loc[both & (frame["origin"] == "real"), "subtype=fibroadenoma_like"] = 1.0
+    shared = replace(pool, manifest=replace(pool.manifest, frame=frame))
+    found = measured(shared, features)[1]
+    assert found.position.nearest != ""
+    assert found.position.ceiling == pytest.approx(measured(pool, features)[1].position.ceiling)
 
 
 def test_asked_sketches_are_kept_more_than_other_ones(honest_pool):

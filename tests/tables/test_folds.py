@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medtail.errors import MedtailError
-from medtail.tables.folds import cross_validation_folds, hold_out_test, merged_patients, protocol_record
+from medtail.tables.folds import (
+    cross_validation_folds,
+    hold_out_reward,
+    hold_out_test,
+    merged_patients,
+    protocol_record,
+)
 from medtail.tables.manifest import Manifest, manifest_from_frame
 
 
@@ -190,3 +196,56 @@ def test_kfold_keeps_synthetic_rows_of_their_own_in_train() -> None:
 def test_fewer_than_two_folds_are_refused() -> None:
     with pytest.raises(MedtailError, match="folds 1: expected at least 2"):
         cross_validation_folds(make_manifest([1, 2], {"a": [1.0, 0.0]}), num_folds=1)
+
+
+def with_folds(seed: int) -> Manifest:
+    table = centres(seed)
+    patients = table.patients
+    number = {name: place for place, name in enumerate(dict.fromkeys(patients))}
+    folds = np.array(["train", "train", "train", "tune", "test"], dtype=object)
+    return table.with_folds(np.array([folds[number[name] % 5] for name in patients], dtype=object))
+
+
+@given(seed=st.integers(0, 10**6))
+def test_reward_patients_come_out_of_train_and_nothing_else_moves(seed: int) -> None:
+    table = with_folds(seed % 50)
+    taken = hold_out_reward(table, share=0.25, seed=seed).manifest
+    moved = taken.folds != table.folds
+    assert set(table.folds[moved]) == {"train"}
+    assert set(taken.folds[moved]) == {"reward"}
+    assert not set(taken.patients[moved]) & set(taken.patients[~moved])
+    train = int((table.folds == "train").sum())
+    assert 0.15 * train <= moved.sum() <= 0.35 * train
+    positives = (taken.targets == 1)[moved].sum(axis=0)
+    assert (positives >= 1).all(), "every class can be rewarded"
+
+
+def test_near_duplicates_of_a_train_patient_are_not_in_reward() -> None:
+    table = with_folds(0)
+    groups = np.arange(len(table))
+    train = np.flatnonzero(table.folds == "train")
+    groups[train[1::2]] = groups[train[0]]  # half of train shows one picture
+    taken = hold_out_reward(table, share=0.25, duplicate_groups=groups).manifest
+    together = taken.folds[train[1::2]]
+    assert len(set(together)) == 1
+
+
+def test_generated_rows_stay_in_train() -> None:
+    table = with_folds(1)
+    frame = table.frame.assign(origin="real")
+    made = frame.iloc[:3].assign(
+        image_id=["s0", "s1", "s2"], patient_id=["syn:0", "syn:1", "syn:2"], origin="synthetic", fold="train"
+    )
+    joined = manifest_from_frame(pd.concat([frame, made], ignore_index=True), name="pool.csv")
+    assert set(hold_out_reward(joined, share=0.3).manifest.folds[-3:]) == {"train"}
+
+
+def test_a_reward_fold_that_cannot_be_taken_is_refused() -> None:
+    table = with_folds(2)
+    with pytest.raises(MedtailError, match=r"reward share: found 1.0"):
+        hold_out_reward(table, share=1.0)
+    with pytest.raises(MedtailError, match=r"in 'reward' already; keep that fold"):
+        hold_out_reward(hold_out_reward(table, share=0.2).manifest, share=0.2)
+    empty = table.with_folds(np.full(len(table), "", dtype=object))
+    with pytest.raises(MedtailError, match=r"no real row is in 'train', from which the reward fold is taken"):
+        hold_out_reward(empty, share=0.2)

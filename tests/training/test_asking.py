@@ -29,8 +29,8 @@ def config_of(manifest: Manifest, folder: Path, **further: object) -> TrainConfi
     manifest.write(folder / "toy.csv")
     texts().write(folder / "texts.safetensors")
     head = {"kind": "text_query", "texts": "texts.safetensors", "text_width": 8, "width": 16, "heads": 2, "inner": 16}
-    values = {"manifest": "toy.csv", "classes": ["bright", "rare"], "pixels": {"size_px": 32, "channels": 1}, "head": head,
-              "backbone": {"kind": "resnet"}, "optimizer": {"epochs": 1, "batch_size": 16}, "threads": 1,
+    values = {"manifest": "toy.csv", "classes": ["bright", "rare"], "pixels": {"size_px": 32, "channels": 1},
+              "head": head, "backbone": {"kind": "resnet"}, "optimizer": {"epochs": 1, "batch_size": 16}, "threads": 1,
               "accelerator": "cpu", **further}  # fmt: skip
     return train_config(values, folder=folder)
 
@@ -78,7 +78,7 @@ def test_texts_of_another_tower_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(MedtailError, match="has texts of none of the classes"):
         ask(run, texts().select(["dark"]), tmp_path / "asked", class_names=["dark"])
     narrow = texts()
-    with pytest.raises(MedtailError, match="vectors of length 6; .* trained with texts of length 8"):
+    with pytest.raises(MedtailError, match=r"vectors of length 6; .* trained with texts of length 8"):
         ask(run, replace(narrow, values=narrow.values[:, :6]), tmp_path / "asked", class_names=["dark"])
     with pytest.raises(MedtailError, match="class 'drak': no vectors; did you mean 'dark'"):
         ask(run, texts(), tmp_path / "asked", class_names=["drak"])

@@ -13,7 +13,7 @@ from medtail.judging.calibrating import calibrate_run
 from medtail.judging.calibration import CalibrationConfig
 from medtail.losses.build import LossConfig
 from medtail.models.backbones import BackboneConfig, HubConfig
-from medtail.models.heads import HeadConfig, SyntusHeadConfig
+from medtail.models.heads import HeadConfig, SyntusHeadConfig, TextQueryConfig
 from medtail.reporting.bibliography import bibliography
 from medtail.sampling.build import CopiesSamplerConfig, ReplaySamplerConfig, SamplerConfig
 from medtail.tables.manifest import Manifest, read_manifest

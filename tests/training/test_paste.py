@@ -74,12 +74,15 @@ def test_the_lesion_is_there_and_the_hosts_is_gone() -> None:
 
 def test_no_picture_brings_its_other_side_along() -> None:
     images, masks = torch.zeros(2, 1, 12, 12), torch.zeros(2, 12, 12, dtype=torch.bool)
+    images[1] = 0.5
     images[0, :, -1] = 1.0  # the last line would come in from above
     masks[0, 0:6, 3:9], masks[1, 7:10, 4:8] = True, True
     plan = plan_paste(torch.tensor([True, False]), masks, ROWS[:2])
     assert plan.shifts.tolist() == [[6, 0]]
     found, _ = paste(images, torch.zeros(2, 3), masks, plan, relative=RELATIVE)
-    assert found[0].abs().max() == 0.0
+    assert found[0].max() == 0.5
+    assert (found[0, 0, :6] == 0.5).all(), "nothing comes in with the lesion's soft edge, not even darkness"
+    assert (found[0, 0, 7:11, 4:8] == 0.0).all()
 
 
 def test_rows_whose_rare_labels_are_relative_are_not_pasted() -> None:

@@ -3,8 +3,9 @@
 Scores are read softly, because hard figures of a class with five reward images move in steps of a fifth. What a class
 gains is the mean score of its rows in a softmax group; elsewhere the soft Youden index, mean score of its positives
 minus that of its negatives, since there a class's recall costs no other class anything and must pay for its false
-alarms itself. In a softmax group score is taken from others: showing more of a class, good images or bad, raises its own
-recall at their expense, and an agent paid for recall alone always asks for more. So what it takes is taken off its pay.
+alarms itself. In a softmax group score is taken from others: showing more of a class, good images or bad, raises its
+own recall at their expense, and an agent paid for recall alone always asks for more. So what it takes is taken off its
+pay.
 """
 
 from __future__ import annotations

@@ -393,9 +393,7 @@ def _resolve(config: TrainConfig, folder: Path) -> TrainConfig:
         second = replace(second, sampler=found(second.sampler))
     sampler = found(config.sampler)
     manifest = absolute(config.manifest)
-    return replace(
-        config, manifest=manifest, cache=cache, backbone=backbone, head=head, sampler=sampler, second=second
-    )
+    return replace(config, manifest=manifest, cache=cache, backbone=backbone, head=head, sampler=sampler, second=second)
 
 
 def portable(config: TrainConfig, *, folder: Path) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """A diagnoser under treatment: trained for some steps at given levels, read on reward rows, set back, carried on.
 
 The steps are those of any training: the same module, objective, augmentation and optimizer, driven without Lightning,
-whose set-up would cost more than the handful of steps between two decisions. The learning rate follows the config's
-rise and cosine over the steps of the copy that is carried through all rounds. Only rows of `train` and `reward` are
-here; tune and test are not loaded.
+whose set-up would cost more than the handful of steps between two decisions. The learning rate rises as the config says
+over the steps of the copy that is carried through all rounds, and then stays: what levels are worth must show in a late
+round as in an early one. Only rows of `train` and `reward` are here; tune and test are not loaded.
 """
 
 from __future__ import annotations
@@ -186,8 +186,8 @@ class Course:
         if diagnoser.band is not None:
             measure_band(diagnoser.band, store, rows=self.pool.real, seed=config.seed)
         self.device = choose_device("cpu" if config.accelerator == "cpu" else "auto")
-        # one long epoch of the carried copy's path: rates and progress follow from the step
-        optimizer = replace(config.optimizer, epochs=1, freeze_epochs=0, keep="last", patience=None)
+        # one long epoch of the carried copy's path; the rate rises and stays, or late rounds could show no difference
+        optimizer = replace(config.optimizer, epochs=1, freeze_epochs=0, keep="last", patience=None, final_rate=1.0)
         self._module = TrainingModule(
             diagnoser,
             objective,
