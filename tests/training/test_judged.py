@@ -108,6 +108,7 @@ def test_every_method_cited_has_an_entry() -> None:
                 HubConfig: {"weights": "somebody/model"},
                 CopiesSamplerConfig: {"classes": ("a",)},
                 ReplaySamplerConfig: {"schedule": "schedule.json"},
+                TextQueryConfig: {"texts": "texts.safetensors"},
                 SyntusHeadConfig: {"batch_mixer": None, "two_layers": False},  # their routes ask for an objective
             }
             chosen = member(**needed.get(member, {}))

@@ -34,7 +34,7 @@ def verdict_table(found: Inspection) -> SheetTable:
         rows.append((short_name(quality.name), quality.group, *sizes, verdict.overall, *answers))
     columns = ("class", "group", "train\nimages", "generated", "verdict", "copying", "class", "variety", "sketch")
     note = "The numbers behind each word stand with the pictures and in the tables below."
-    return SheetTable("What can be used", columns, tuple(rows), texts=(4, 5, 6, 7, 8), note=note)
+    return SheetTable("What can be used", columns, tuple(rows), note=note)
 
 
 def copying_table(found: Inspection, space: str) -> SheetTable:
