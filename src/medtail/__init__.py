@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from medtail.training.config import load_train_config
     from medtail.training.ensembles import train
     from medtail.training.judged import judge_run, report_run
+    from medtail.training.policy_rounds import policy_budget
     from medtail.training.predict import predict
     from medtail.zeroshot.priors import match_prior
     from medtail.zeroshot.prompts import load_phrases
@@ -136,6 +137,7 @@ _HOME = {
     "outer_folds": "tables.outer_folds",
     "parse_reading": "lexicons.parsing",
     "phantom_manifest": "sources.phantom_writing",
+    "policy_budget": "training.policy_rounds",
     "predict": "training.predict",
     "predict_zero_shot": "zeroshot.scores",
     "quickstart": "quickstart",
@@ -221,6 +223,7 @@ __all__ = [
     "outer_folds",
     "parse_reading",
     "phantom_manifest",
+    "policy_budget",
     "predict",
     "predict_zero_shot",
     "quickstart",

@@ -123,6 +123,13 @@ def test_choices_follow_the_chances() -> None:
     assert (chosen[:, 1] == 2).all()
 
 
+def test_agents_choose_independently_of_each_other() -> None:
+    chosen = choose(np.full((2, 2), 0.5), copies=4000, seed=0, round_number=0, agents=["a", "b"])
+    assert abs(np.corrcoef(chosen.T)[0, 1]) < 0.06
+    later = choose(np.full((2, 2), 0.5), copies=4000, seed=0, round_number=1, agents=["a", "b"])
+    assert not np.array_equal(chosen, later)
+
+
 def test_entropy_is_kept_by_its_bonus() -> None:
     paid = {"a": [0.5, 0.55], "b": [0.5, 0.5], "c": [0.5, 0.5]}
     free = play(

@@ -103,7 +103,6 @@ def test_a_training_killed_goes_on_to_the_same_bytes(phantoms: Path, tmp_path: P
         f"cache: {tmp_path / 'cache'}\nautoencoder: {{steps: 20, batch_size: 4}}\n"
         "denoiser: {steps: 60, batch_size: 4}\n"
     )
-    command = [sys.executable, "-m", "medtail.cli.main"]
     program = "import sys; from medtail.cli.main import call; sys.exit(call(sys.argv[1:]))"
     command = [sys.executable, "-c", program, "synthesise", "train", str(config), "-q", "--out"]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, timeout=600)

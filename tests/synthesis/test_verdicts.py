@@ -97,6 +97,21 @@ def test_copying_outweighs_what_is_unknown():
     assert verdict_of(found).overall == "not usable"
 
 
+@pytest.mark.parametrize(("kid", "ceiling", "answer"), [
+    (0.01, 0.3, "good"), (0.1, 0.3, "good"), (0.2, 0.3, "fair"), (0.4, 0.3, "bad"),
+    (0.019, 0.01, "good"),  # within what two halves of the real images differ by, however near the other class is
+    (0.1, float("nan"), "unknown"),
+])  # fmt: skip
+def test_likeness_is_read_between_the_real_ones_halves_and_the_next_class(kid, ceiling, answer):
+    place = KernelPosition(kid, 0.0, 0.02, ceiling, "kind=cyst")
+    found = replace(GOOD, spaces={"latent": replace(GOOD_SPACE, position=place)})
+    assert answers(found)["likeness"] == answer
+    assert (verdict_of(found).overall == "not usable") == (answer == "bad")
+    if answer == "bad":
+        assert "farther from the class than another class is (KID 0.4 in latent; halves" in verdict_of(found).words
+        assert "cyst 0.3" in verdict_of(found).words
+
+
 @pytest.mark.parametrize(("diversity", "answer"), [(0.85, "good"), (0.7, "fair"), (0.3, "bad"), (NAN, "unknown")])
 def test_variety_is_the_lowest_of_all_spaces(diversity, answer):
     poor = replace(GOOD_SPACE, coverage=Coverage(1.0, NAN, 0.9, 0.9, diversity))

@@ -92,7 +92,7 @@ class BalanceConfig:
     It carries what all classes share from the head to the tail. Costs a second evaluation a step.
 
     Attributes:
-        tau: Weight of the term, times the relative noise level t / T times T.
+        tau: Weight of the term at noise level t = 1; it grows with t.
         gamma: Weight of its second half, where the other class is moved and this one is fixed.
 
     References:

@@ -18,6 +18,7 @@ FORMAT = "medtail-quality/1"
 ANSWERS: dict[str, dict[Answer, str]] = {
     "copying": {"good": "no sign", "fair": "near", "bad": "copies", "unknown": "not known"},
     "class": {"good": "comes out", "fair": "often", "bad": "no", "unknown": "not known"},
+    "likeness": {"good": "alike", "fair": "less alike", "bad": "no", "unknown": "not known"},
     "variety": {"good": "varied", "fair": "less varied", "bad": "monotonous", "unknown": "not known"},
     "sketch": {"good": "kept", "fair": "in part", "bad": "ignored", "unknown": "none asked"},
 }
@@ -32,7 +33,18 @@ def verdict_table(found: Inspection) -> SheetTable:
         answers = tuple(ANSWERS[finding.question][finding.answer] for finding in verdict.findings)
         sizes = (f"{quality.train_images:,}", f"{quality.generated:,}")
         rows.append((short_name(quality.name), quality.group, *sizes, verdict.overall, *answers))
-    columns = ("class", "group", "train\nimages", "generated", "verdict", "copying", "class", "variety", "sketch")
+    columns = (
+        "class",
+        "group",
+        "train\nimages",
+        "generated",
+        "verdict",
+        "copying",
+        "class",
+        "likeness",
+        "variety",
+        "sketch",
+    )
     note = "The numbers behind each word stand with the pictures and in the tables below."
     return SheetTable("What can be used", columns, tuple(rows), note=note)
 

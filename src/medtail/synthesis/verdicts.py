@@ -1,7 +1,8 @@
 """What the numbers of a class amount to, in words, with the numbers in them.
 
-Four questions, each with its own rule fixed beforehand: does the generator copy, does the class come out, is it varied,
-is the sketch kept? The limits are ours; they are coarse on purpose, and the numbers stand beside the words.
+Five questions, each with its own rule fixed beforehand: does the generator copy, does the class come out, do the images
+look like it, are they varied, is the sketch kept? The limits are ours; they are coarse on purpose, and the numbers
+stand beside the words.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ from typing import Literal, final
 
 import numpy as np
 
+from medtail.synthesis.kernel_distance import KernelPosition
 from medtail.synthesis.memorisation import COPYING_BELOW
 from medtail.synthesis.quality import ClassQuality, SpaceQuality
+from medtail.tables.labels import short_name
 
 Answer = Literal["good", "fair", "bad", "unknown"]
 WORSE: tuple[Answer, ...] = ("good", "fair", "bad")
 FULL_CONTROL, SOME_CONTROL = 0.8, 0.5
 """Share of images recognised, over the judge's recall on real ones."""
+LIKE, SOMEWHAT_LIKE = 0.5, 1.0
+"""Place of the KID between two halves of the real images (0) and the nearest other class (1)."""
 VARIED, SOMEWHAT_VARIED = 0.8, 0.6
 """Mean distance between generated images over that between real ones."""
 KEPT_GAIN, SOME_GAIN = 0.15, 0.05
@@ -31,7 +36,7 @@ class Finding:
     """The answer to one question.
 
     Attributes:
-        question: `copying`, `class`, `variety` or `sketch`.
+        question: `copying`, `class`, `likeness`, `variety` or `sketch`.
         answer: `good`, `fair`, `bad`, or `unknown` where nothing can be said.
         words: A clause with the numbers.
     """
@@ -72,12 +77,12 @@ def verdict_of(quality: ClassQuality) -> Verdict:
         quality: Its numbers.
 
     Returns:
-        `not usable` where it copies or the class does not come out; `cannot be judged` where copying or class control
-        is unknown; `usable with care` where any answer is less than good; else `usable`.
+        `not usable` where it copies, the class does not come out, or another class is nearer; `cannot be judged` where
+        copying or class control is unknown; `usable with care` where any answer is less than good; else `usable`.
     """
-    findings = (_copying(quality), _control(quality), _variety(quality), _sketch(quality))
+    findings = (_copying(quality), _control(quality), _likeness(quality), _variety(quality), _sketch(quality))
     needed = {finding.question: finding.answer for finding in findings}
-    if "bad" in (needed["copying"], needed["class"]):
+    if "bad" in (needed["copying"], needed["class"], needed["likeness"]):
         overall = "not usable"
     elif "unknown" in (needed["copying"], needed["class"]):
         overall = "cannot be judged"
@@ -128,6 +133,27 @@ def _control(quality: ClassQuality) -> Finding:
     if control.relative >= SOME_CONTROL:
         return Finding("class", "fair", f"the class often comes out ({numbers})")
     return Finding("class", "bad", f"the class does not come out ({numbers})")
+
+
+def _likeness(quality: ClassQuality) -> Finding:
+    answers = [
+        _likeness_in(name, space.position)
+        for name, space in quality.spaces.items()
+        if not np.isnan(space.position.position)
+    ]
+    if not answers:
+        return Finding("likeness", "unknown", "likeness: too few images to tell")
+    return max(answers, key=lambda finding: WORSE.index(finding.answer))
+
+
+def _likeness_in(name: str, place: KernelPosition) -> Finding:
+    scale = f"halves of real ones up to {place.floor_high:.2g}, {short_name(place.nearest)} {place.ceiling:.2g}"
+    numbers = f"KID {f'{place.kid:.2g}'.replace('-', '−')} in {name}; {scale}"
+    if place.kid <= place.floor_high or place.position <= LIKE:
+        return Finding("likeness", "good", f"alike ({numbers})")
+    if place.position <= SOMEWHAT_LIKE:
+        return Finding("likeness", "fair", f"less alike ({numbers})")
+    return Finding("likeness", "bad", f"farther from the class than another class is ({numbers})")
 
 
 def _variety(quality: ClassQuality) -> Finding:
