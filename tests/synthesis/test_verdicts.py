@@ -73,7 +73,7 @@ def test_one_space_that_shows_copying_is_enough():
 def test_too_few_train_images_leave_copying_unknown():
     found = replace(GOOD, train_images=1, spaces={"judge": replace(GOOD_SPACE, copy_test=NAN)})
     assert verdict_of(found).overall == "cannot be judged"
-    assert "1 train image, too few to tell" in verdict_of(found).words
+    assert "beside 1 train image, too few to tell" in verdict_of(found).words
 
 
 @pytest.mark.parametrize(("share", "answer", "overall"), [

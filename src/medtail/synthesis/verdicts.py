@@ -96,7 +96,8 @@ def verdict_of(quality: ClassQuality) -> Verdict:
 def _copying(quality: ClassQuality) -> Finding:
     answers = [_copying_in(name, space) for name, space in quality.spaces.items() if not np.isnan(space.copy_test)]
     if not answers:
-        few = f"{quality.train_images} train image{'s' if quality.train_images != 1 else ''}"
+        few = f"{quality.generated} generated beside {quality.train_images} train image"
+        few += "s" if quality.train_images != 1 else ""
         return Finding("copying", "unknown", f"copying: {few}, too few to tell")
     return max(answers, key=lambda finding: WORSE.index(finding.answer))
 
