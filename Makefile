@@ -21,7 +21,7 @@ $(VENV)/.demo: constraints.txt pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test: constraints.txt pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install $(PIP_ARGS) --quiet --constraint constraints.txt --editable '.[pretrained,dicom,synthesis,dev]'
+	$(BIN)/python -m pip install $(PIP_ARGS) --quiet --constraint constraints.txt --editable '.[pretrained,dicom,synthesis,explain,serve,sr,onnx,dev]'
 	@touch $@
 
 demo: $(VENV)/.demo
@@ -44,7 +44,7 @@ contracts:
 # one thread a process: two processes with two threads each wait for each other on two cores
 fast: export OMP_NUM_THREADS = 1
 fast:
-	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile --durations=25 --cov --cov-report=term
 
 slow: export OMP_NUM_THREADS = 1
 slow:

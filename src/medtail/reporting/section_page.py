@@ -1,4 +1,4 @@
-"""A page of sections for whoever is below the studies: words, tables and pictures in one self-contained HTML file."""
+"""A page of sections: words, tables and pictures in one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,10 @@ from medtail.runs import write_text
 if TYPE_CHECKING:
     from jinja2 import Template
 
-SHEET_STYLE = "sheets.css"
-
 
 @final
 @dataclass(frozen=True)
-class SheetTable:
+class PageTable:
     """A table of words.
 
     Attributes:
@@ -42,7 +40,7 @@ class SheetTable:
 
 @final
 @dataclass(frozen=True)
-class SheetPicture:
+class Picture:
     """A picture and what to say under it.
 
     Attributes:
@@ -56,7 +54,7 @@ class SheetPicture:
 
 @final
 @dataclass(frozen=True)
-class SheetSection:
+class Section:
     """A part of a page.
 
     Attributes:
@@ -71,22 +69,22 @@ class SheetSection:
     key: str
     title: str
     words: tuple[str, ...] = ()
-    grids: tuple[SheetTable, ...] = ()
-    pictures: tuple[SheetPicture, ...] = ()
-    panels: tuple[SheetPicture, ...] = ()
+    grids: tuple[PageTable, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    panels: tuple[Picture, ...] = ()
 
 
-def write_sheet_page(
+def write_section_page(
     out: Path,
     *,
     kicker: str,
     title: str,
     lede: str,
-    sections: Sequence[SheetSection],
+    sections: Sequence[Section],
     cautions: Sequence[str],
     references: Sequence[str] = (),
 ) -> Path:
-    """Write a page with contact sheets, atomically.
+    """Write a page, atomically.
 
     Args:
         out: The file.
@@ -100,7 +98,7 @@ def write_sheet_page(
     Returns:
         `out`.
     """
-    style = "".join(packaged(name) for name in ("report.css", "comparison.css", "study.css", SHEET_STYLE))
+    style = "".join(packaged(name) for name in ("report.css", "comparison.css", "study.css", "sheets.css"))
     script = packaged("report.js")
     written = _template().render(
         kicker=kicker,

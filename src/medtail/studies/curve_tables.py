@@ -15,13 +15,12 @@ import pandas as pd
 from markupsafe import Markup
 
 from medtail.judging.questions import FEWEST_PATIENTS
+from medtail.reporting.section_page import Picture, Section, write_section_page
 from medtail.reporting.svg import Axis, clip, element, figure, frame, line, marker, polyline, short, text
 from medtail.runs import atomic_path, write_json, write_text
 from medtail.studies.grids import Grid
 from medtail.studies.learning_curve import CurveOutcome, GrowthOf, sizes_to_draw
-from medtail.studies.page import Picture
 from medtail.studies.power_law import FAR, FEWEST_SIZES, Need, patients_needed
-from medtail.studies.section_page import PageGrid, Section, write_section_page
 from medtail.studies.tables import introduction
 from medtail.studies.words import cautions, number_text, set_words
 
@@ -246,7 +245,7 @@ def write_curve(found: CurveOutcome) -> None:
     lines = [f"# {curve.study.title}", "", introduction(curve.study), "", grid.markdown()]
     lines += ["## Before you quote this", "", *(f"- {caution}" for caution in said), ""]
     write_text(root / "curve.md", "\n".join(lines))
-    sections = [Section("answers", "How many more patients", grids=(PageGrid(grid, texts=(1, 4)),))]
+    sections = [Section("answers", "How many more patients", grids=(grid.on_page(texts=(1, 4)),))]
     for metric in curve.targets:
         panels = tuple(
             Picture(growth_plot(one, need), need_words(one, need, level=one.growth.level))

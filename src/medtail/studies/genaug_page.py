@@ -17,6 +17,7 @@ import pandas as pd
 
 from medtail.config import config_to_dict
 from medtail.judging.comparison_words import interval_text
+from medtail.reporting.section_page import Picture, Section, write_section_page
 from medtail.reporting.summary import count
 from medtail.runs import atomic_path, versions, write_json, write_text
 from medtail.studies.genaug_arms import ORACLE, REAL, RL
@@ -25,8 +26,6 @@ from medtail.studies.genaug_figures import contact_sheet, gap_forest, level_plot
 from medtail.studies.genaug_findings import Evidence, Finding, generator_rows, pool_folders, schedules
 from medtail.studies.genaug_scores import METRICS, TESTED, Figure
 from medtail.studies.grids import Grid
-from medtail.studies.page import Picture
-from medtail.studies.section_page import PageGrid, Section, write_section_page
 from medtail.tables.labels import short_name
 from medtail.tables.manifest import read_manifest
 from medtail.tables.pools import MANIFEST
@@ -226,8 +225,8 @@ def sections(e: Evidence, rows: Sequence[Finding], groups: TailGroups) -> list[S
         apart = {arm: e.measured.difference(arm, REAL, TESTED[0])[0] for arm in e.measured.arms if arm != REAL}
         picture = Picture(gap_forest(apart, name="macro-F1, arm minus real only"), "Each arm against real images only.")
     made = [
-        Section("arms", "What came out", (IDEA,), (PageGrid(arm_grid(e)),), (picture,)),
-        Section("plan", "Tests fixed beforehand", (), (PageGrid(plan_grid(rows), (1, 2, 3)),)),
+        Section("arms", "What came out", (IDEA,), (arm_grid(e).on_page(),), (picture,)),
+        Section("plan", "Tests fixed beforehand", (), (plan_grid(rows).on_page((1, 2, 3)),)),
     ]
     points = [point for point in e.plan.curve() if e.curve is not None and point[1] in e.curve.arms]
     if e.curve is not None and len(points) > 2:
@@ -256,8 +255,8 @@ def sections(e: Evidence, rows: Sequence[Finding], groups: TailGroups) -> list[S
         for k, folder in enumerate(pool_folders(e))
     )
     if sheets:
-        made.append(Section("images", "Real and generated", (), (PageGrid(_generator_grid(e)),), sheets))
-    made.append(Section("isolates", "What each arm isolates", (), (PageGrid(purpose_grid(e), (1, 2)),)))
-    made.append(Section("tail", "Tail classes alone", (), (PageGrid(recall_grid(e, groups)),)))
-    made.append(Section("differences", "All comparisons", (), (PageGrid(difference_grid(e)),)))
+        made.append(Section("images", "Real and generated", (), (_generator_grid(e).on_page(),), sheets))
+    made.append(Section("isolates", "What each arm isolates", (), (purpose_grid(e).on_page((1, 2)),)))
+    made.append(Section("tail", "Tail classes alone", (), (recall_grid(e, groups).on_page(),)))
+    made.append(Section("differences", "All comparisons", (), (difference_grid(e).on_page(),)))
     return made

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from medtail.judging.comparison_words import interval_text, p_text, place_words
+from medtail.reporting.section_page import PageTable
 from medtail.reporting.summary import count
 from medtail.studies.judged import Judged
 from medtail.studies.protocol import Study
@@ -64,6 +65,10 @@ class Grid:
         widths = [max(len(row[c]) for row in table) for c in range(len(self.columns))]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
         return "\n".join([self.title, *lines])
+
+    def on_page(self, texts: tuple[int, ...] = ()) -> PageTable:
+        """Return it for a page of sections; `texts` are the columns that are sentences."""
+        return PageTable(self.title, self.columns, self.rows, texts, self.note)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from medtail.errors import listing
 from medtail.judging.comparison_words import interval_text, pair_statement
+from medtail.reporting.section_page import Picture, Section, write_section_page
 from medtail.runs import atomic_path, write_json, write_text
 from medtail.studies.ablation import StudyOutcome
 from medtail.studies.cells import facts_of
@@ -23,9 +24,7 @@ from medtail.studies.floors import FLOORS
 from medtail.studies.grids import VERDICT_WORDS, Grid, cost_table
 from medtail.studies.judged import Judged
 from medtail.studies.ladder import Ladder
-from medtail.studies.page import Picture
 from medtail.studies.rungs import REFERENCE, RUNGS
-from medtail.studies.section_page import PageGrid, Section, write_section_page
 from medtail.studies.tables import introduction
 from medtail.studies.words import cautions, change_words, number_text, set_words
 
@@ -324,10 +323,10 @@ def _write_page(
         pictures = () if drawn is None else (Picture(drawn, f"Each rung minus {REFERENCE}, with its interval."),)
         verdict_column = grid.columns.index("verdict")
         title = f"On {set_words(ladder.study, one.name)}"
-        sections.append(Section(one.name, title, grids=(PageGrid(grid, texts=(verdict_column,)),), pictures=pictures))
+        sections.append(Section(one.name, title, grids=(grid.on_page(texts=(verdict_column,)),), pictures=pictures))
     if choice is not None:
-        sections.append(Section("choice", "How sure the choice is", grids=(PageGrid(_choice_grid(ladder, choice)),)))
-    sections.append(Section("rungs", "The rungs", grids=(PageGrid(rung_grid(ladder), texts=(1, 2, 3, 4)),)))
+        sections.append(Section("choice", "How sure the choice is", grids=(_choice_grid(ladder, choice).on_page(),)))
+    sections.append(Section("rungs", "The rungs", grids=(rung_grid(ladder).on_page(texts=(1, 2, 3, 4)),)))
     origins = [key.strip() for name in ladder.rungs if name in RUNGS for key in RUNGS[name].origin.split(",")]
     write_section_page(
         outcome.root / "ladder.html",

@@ -15,6 +15,7 @@ from medtail.reporting.bibliography import format_references
 from medtail.reporting.comparison import difference_forest
 from medtail.reporting.curves import reliability_plot
 from medtail.reporting.page import packaged, page_template, security_policy, version_of_medtail
+from medtail.reporting.section_page import Picture
 from medtail.reporting.summary import count
 from medtail.runs import write_text
 from medtail.studies.decoding import decoding_of
@@ -51,15 +52,6 @@ MOST_CLASSES = 6
 """Classes whose figures are drawn for an arm: the rarest ones."""
 MOST_FORESTS = 12
 EFFECTS_CAPTION = "Main effects and interactions on F1, each with its own interval."
-
-
-@final
-@dataclass(frozen=True)
-class Picture:
-    """A drawing and what to say under it."""
-
-    svg: Markup
-    caption: str
 
 
 @final

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from medtail.reporting.contact_sheets import contact_sheet, evenly, sheet_markup, shrunk, write_sheet
-from medtail.reporting.section_page import SheetPicture, SheetSection, write_sheet_page
+from medtail.reporting.section_page import Picture, Section, write_section_page
 from medtail.runs import atomic_path, write_json
 from medtail.synthesis.inspection import Inspection, shown_spaces
 from medtail.synthesis.keeping import Kept, choose_kept
@@ -67,7 +67,7 @@ def write_inspection(found: Inspection, *, title: str | None = None) -> Path:
     spaces = shown_spaces(found.classes)
     verdicts = [found.verdicts[quality.name] for quality in found.classes]
     sections = [
-        SheetSection(
+        Section(
             "verdicts",
             "What can be used",
             (
@@ -78,11 +78,11 @@ def write_inspection(found: Inspection, *, title: str | None = None) -> Path:
         ),
         *_class_sections(found),
         *_strips(found),
-        SheetSection("control", "Class, sketch, repetition", grids=(control_table(found),)),
-        SheetSection("copying", "Copying", grids=tuple(copying_table(found, space) for space in spaces)),
-        SheetSection("likeness", "Likeness and variety", grids=tuple(likeness_table(found, s) for s in spaces)),
+        Section("control", "Class, sketch, repetition", grids=(control_table(found),)),
+        Section("copying", "Copying", grids=tuple(copying_table(found, space) for space in spaces)),
+        Section("likeness", "Likeness and variety", grids=tuple(likeness_table(found, s) for s in spaces)),
     ]
-    return write_sheet_page(
+    return write_section_page(
         folder / PAGE,
         kicker="medtail pool of generated images",
         title=title or f"Inspection of {name}",
@@ -96,11 +96,11 @@ def write_inspection(found: Inspection, *, title: str | None = None) -> Path:
     )
 
 
-def _class_sections(found: Inspection) -> list[SheetSection]:
+def _class_sections(found: Inspection) -> list[Section]:
     """Return a section a class, the rarest first; each is shown alone."""
     order = sorted(found.classes, key=lambda quality: (ORDER.get(quality.group, 3), quality.train_images))
     return [
-        SheetSection(
+        Section(
             f"class-{number}",
             f"{short_name(quality.name)} ({quality.group}, {quality.train_images:,} train images)",
             (found.verdicts[quality.name].words + ".",),
@@ -110,7 +110,7 @@ def _class_sections(found: Inspection) -> list[SheetSection]:
     ]
 
 
-def _class_pictures(found: Inspection, quality: ClassQuality) -> tuple[SheetPicture, ...]:
+def _class_pictures(found: Inspection, quality: ClassQuality) -> tuple[Picture, ...]:
     pool = found.pool
     class_number = pool.manifest.labels.index(quality.name)
     made = np.flatnonzero(pool.asked == class_number)
@@ -155,15 +155,15 @@ def _class_pictures(found: Inspection, quality: ClassQuality) -> tuple[SheetPict
     return (first, pairs)
 
 
-def _sheet(found: Inspection, name: str, rows: Sequence[Sequence[np.ndarray | None]], caption: str) -> SheetPicture:
+def _sheet(found: Inspection, name: str, rows: Sequence[Sequence[np.ndarray | None]], caption: str) -> Picture:
     path = found.pool.folder / SHEETS / f"{re.sub(r'[^A-Za-z0-9]+', '_', name).strip('_')}.png"
     write_sheet(path, contact_sheet(rows))
     small = [[None if image is None else shrunk(image) for image in row] for row in rows]
     tile = next((image.shape[0] for row in small for image in row if image is not None), 1)
-    return SheetPicture(sheet_markup(contact_sheet(small), alt=caption, tile_px=tile), caption)
+    return Picture(sheet_markup(contact_sheet(small), alt=caption, tile_px=tile), caption)
 
 
-def _strips(found: Inspection) -> list[SheetSection]:
+def _strips(found: Inspection) -> list[Section]:
     named = {str(path): name for name, path in dict(found.pool.record.get("strips") or {}).items()}
     pictures = []
     for path in found.pool.strips:
@@ -172,8 +172,8 @@ def _strips(found: Inspection) -> list[SheetSection]:
         caption = f"{short_name(name)}: its first image coming out of the noise, from left to right."
         tile = strip.shape[0]
         shown = strip if tile <= 128 else shrunk(strip, side_px=int(128 * strip.shape[1] / tile))
-        pictures.append(SheetPicture(sheet_markup(shown, alt=caption, tile_px=shown.shape[0]), caption))
-    return [SheetSection("strips", "Out of the noise", pictures=tuple(pictures))] if pictures else []
+        pictures.append(Picture(sheet_markup(shown, alt=caption, tile_px=shown.shape[0]), caption))
+    return [Section("strips", "Out of the noise", pictures=tuple(pictures))] if pictures else []
 
 
 def write_kept(found: Inspection, *, alpha: float = 1.0) -> Kept:

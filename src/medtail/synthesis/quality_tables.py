@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medtail.reporting.section_page import SheetTable
+from medtail.reporting.section_page import PageTable
 from medtail.synthesis.inspection import Inspection, json_of, shown_spaces
 from medtail.synthesis.quality import ClassQuality
 from medtail.synthesis.verdicts import Answer
@@ -25,7 +25,7 @@ ANSWERS: dict[str, dict[Answer, str]] = {
 """Each answer in a word."""
 
 
-def verdict_table(found: Inspection) -> SheetTable:
+def verdict_table(found: Inspection) -> PageTable:
     """Return what can be used, class by class."""
     rows = []
     for quality in found.classes:
@@ -46,10 +46,10 @@ def verdict_table(found: Inspection) -> SheetTable:
         "sketch",
     )
     note = "The numbers behind each word stand with the pictures and in the tables below."
-    return SheetTable("What can be used", columns, tuple(rows), note=note)
+    return PageTable("What can be used", columns, tuple(rows), note=note)
 
 
-def copying_table(found: Inspection, space: str) -> SheetTable:
+def copying_table(found: Inspection, space: str) -> PageTable:
     """Return what is known about copying in one space."""
     rows = []
     for quality in found.classes:
@@ -70,10 +70,10 @@ def copying_table(found: Inspection, space: str) -> SheetTable:
         " same with images nobody learnt from; where it is as low, the images are smooth or typical, not copied. Copy"
         " ratio: distance to the nearest train image over that image's own neighbourhood."
     )
-    return SheetTable(f"Copying, in {_space(found, space)}", columns, tuple(rows), note=note)
+    return PageTable(f"Copying, in {_space(found, space)}", columns, tuple(rows), note=note)
 
 
-def likeness_table(found: Inspection, space: str) -> SheetTable:
+def likeness_table(found: Inspection, space: str) -> PageTable:
     """Return how near the generated images are to the real ones in one space, and how varied."""
     rows = []
     for quality in found.classes:
@@ -103,10 +103,10 @@ def likeness_table(found: Inspection, space: str) -> SheetTable:
         + ("none; " + reasons[0] if reasons and not fid else ", ".join(fid) if fid else "none")
         + "."
     )
-    return SheetTable(f"Likeness and variety, in {_space(found, space)}", columns, tuple(rows), note=note)
+    return PageTable(f"Likeness and variety, in {_space(found, space)}", columns, tuple(rows), note=note)
 
 
-def control_table(found: Inspection) -> SheetTable:
+def control_table(found: Inspection) -> PageTable:
     """Return class control, sketch adherence and structural similarity."""
     with_gap = any(quality.loss_gap is not None for quality in found.classes)
     rows = []
@@ -139,7 +139,7 @@ def control_table(found: Inspection) -> SheetTable:
         " the class; higher than of real ones is repetition."
         + (" Loss gap: how much worse the generator denoises tune than train images, ± a standard error." * with_gap)
     )
-    return SheetTable("Class, sketch, repetition", columns, tuple(rows), texts=(1,), note=note)
+    return PageTable("Class, sketch, repetition", columns, tuple(rows), texts=(1,), note=note)
 
 
 def _gap_cells(quality: ClassQuality, *, shown: bool) -> tuple[str, ...]:

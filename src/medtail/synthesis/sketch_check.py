@@ -18,7 +18,7 @@ from medtail.pixels.letterbox import letterbox
 from medtail.pixels.settings import PixelConfig
 from medtail.pixels.store import Progress, open_store
 from medtail.reporting.contact_sheets import contact_sheet, evenly, sheet_markup, shrunk, write_sheet
-from medtail.reporting.section_page import SheetPicture, SheetSection, SheetTable, write_sheet_page
+from medtail.reporting.section_page import PageTable, Picture, Section, write_section_page
 from medtail.runs import write_json
 from medtail.synthesis.adherence import KappaChoice, boundaries, choose_kappa, found_share
 from medtail.synthesis.inspection import json_of
@@ -156,7 +156,7 @@ def _borders(train: Manifest, pixels: PixelConfig) -> np.ndarray:
     return boundaries(masks)
 
 
-def sketch_table(found: SketchCheck) -> SheetTable:
+def sketch_table(found: SketchCheck) -> PageTable:
     """Return density, empty share and coverage of every class."""
     rows = tuple(
         (
@@ -171,10 +171,10 @@ def sketch_table(found: SketchCheck) -> SheetTable:
     )
     columns = ("class", "train\nimages", "density", "empty", "border\nfound", "with a\nmask")
     note = "Density: share of pixels on a line. Border found: share of a mask's border near a line (2 pixels at 64)."
-    return SheetTable(f"Sketches at kappa {found.config.kappa:g}", columns, rows, note=note)
+    return PageTable(f"Sketches at kappa {found.config.kappa:g}", columns, rows, note=note)
 
 
-def kappa_table(found: SketchCheck) -> SheetTable | None:
+def kappa_table(found: SketchCheck) -> PageTable | None:
     """Return coverage and density at each kappa tried; None without masks."""
     if found.choice is None:
         return None
@@ -186,7 +186,7 @@ def kappa_table(found: SketchCheck) -> SheetTable | None:
         f"The masks of {found.choice.images:,} train images suggest kappa {found.choice.kappa:g}: the largest that"
         " keeps what is found of their borders within 0.05 of kappa 0. Masks serve this check only."
     )
-    return SheetTable("How strict", ("kappa", "border\nfound", "density"), rows, note=note)
+    return PageTable("How strict", ("kappa", "border\nfound", "density"), rows, note=note)
 
 
 def write_sketch_check(found: SketchCheck, out: Path) -> Path:
@@ -211,21 +211,21 @@ def write_sketch_check(found: SketchCheck, out: Path) -> Path:
         small = [[shrunk(image) for image in row] for row in rows]
         caption = f"{short_name(part.name)}: train images (top) and their sketches (bottom)."
         markup = sheet_markup(contact_sheet(small), alt=caption, tile_px=small[0][0].shape[0])
-        pictures.append(SheetPicture(markup, caption))
+        pictures.append(Picture(markup, caption))
     kappas, empty = kappa_table(found), float(found.sketches.empty.mean())
     write_json(out / NUMBERS, sketch_json(found))
     cautions = [
         "An image without a sketch is generated from its class alone. Iso-echoic lesions have no border to be found.",
         "Masks, where there are some, check the sketches; no sketch is made from one.",
     ]
-    return write_sheet_page(
+    return write_section_page(
         out / PAGE,
         kicker="medtail sketches",
         title=f"Sketches of {found.manifest.name}",
         lede=f"{len(found.manifest):,} real train images, {percent(empty)} without a sketch.",
         sections=[
-            SheetSection("numbers", "By class", grids=(sketch_table(found), *(() if kappas is None else (kappas,)))),
-            SheetSection("sheets", "Image and sketch", pictures=tuple(pictures)),
+            Section("numbers", "By class", grids=(sketch_table(found), *(() if kappas is None else (kappas,)))),
+            Section("sheets", "Image and sketch", pictures=tuple(pictures)),
         ],
         cautions=cautions,
     )
