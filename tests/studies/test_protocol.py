@@ -155,6 +155,16 @@ def far(folder: Path, **columns: object) -> ExternalConfig:
     return ExternalConfig(manifest=str(folder / "far.csv"))
 
 
+def test_images_without_the_region_that_is_asked_for_are_refused_before_any_step(made_up: Manifest, make_study) -> None:
+    whole = made_up.frame.assign(roi_x="1", roi_y="1", roi_w="9", roi_h="9")
+    whole.loc[3, ["roi_x", "roi_y", "roi_w", "roi_h"]] = ""
+    whole.to_csv(made_up.root / made_up.name, index=False)
+    crop = {"pixels.crop": "roi"}
+    with pytest.raises(MedtailError, match=r"row 5, columns roi_x, roi_y, roi_w, roi_h: empty"):
+        check_study(make_study(overrides={"full": crop}))
+    check_study(make_study(overrides={"full": {**crop, "pixels.missing_roi": "whole"}}))
+
+
 def test_an_external_table_is_brought_onto_our_classes(made_up: Manifest, tmp_path: Path) -> None:
     external = far(tmp_path, follicular=[1, 0], other=[1, 1])
     table = read_external("far", ExternalConfig(manifest=external.manifest, rename={"follicular": "FTC"}), made_up)

@@ -133,7 +133,7 @@ def open_store(
     workers = workers if workers is not None else _usable_cores()
     with _explained(cache):
         cache.mkdir(parents=True, exist_ok=True)
-    paths, rois = manifest.image_paths(), _rois(manifest, config)
+    paths, rois = manifest.image_paths(), regions(manifest, config)
     keys = _row_keys(manifest, paths, rois, memory=cache / "content.sqlite", workers=workers)
     distinct, first_rows, slots = np.unique(np.array(keys), return_index=True, return_inverse=True)
     identity = {"format": FORMAT, "pillow": version("pillow"), "pydicom": version("pydicom"), **config.identity()}
@@ -162,8 +162,16 @@ def _usable_cores() -> int:
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
-def _rois(manifest: Manifest, config: PixelConfig) -> list[Box | None]:
-    """Return the region of each row; none where the settings do not ask for one."""
+def regions(manifest: Manifest, config: PixelConfig) -> list[Box | None]:
+    """Return the region of each row; none where the settings do not ask for one. No image is read.
+
+    Args:
+        manifest: The table.
+        config: Says whether regions are cut out, and what a row without one means.
+
+    Raises:
+        MedtailError: Rows have no region and the settings ask for one; all are named.
+    """
     if config.crop == "none":
         return [None] * len(manifest)
     if not set(ROI) <= set(manifest.frame.columns):

@@ -215,13 +215,18 @@ def study_duplicates(study: Study, watch: Watch | None) -> np.ndarray:
 
 
 def failure_text(failures: Mapping[str, str]) -> str:
-    """Name the cells that failed and why, a line each.
+    """Name the cells that failed and why, a line each reason.
 
     Example:
-        >>> failure_text({"full/seed_0/fold_0": "diverged"})
-        '1 cell failed:\\n  full/seed_0/fold_0: diverged'
+        >>> failure_text({"full/seed_0/fold_0": "diverged", "bare/seed_0/fold_0": "diverged"})
+        '2 cells failed:\\n  full/seed_0/fold_0 and 1 more: diverged'
     """
-    lines = [f"  {name}: {why.splitlines()[0]}" for name, why in failures.items()]
+    reasons: dict[str, list[str]] = {}
+    for name, why in failures.items():
+        reasons.setdefault(why.splitlines()[0], []).append(name)
+    lines = [
+        f"  {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {why}" for why, names in reasons.items()
+    ]
     return "\n".join([f"{len(failures)} cell{'' if len(failures) == 1 else 's'} failed:", *lines])
 
 

@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from medtail.config import build_config, config_to_dict
 from medtail.errors import MedtailError, Problems, UsageError
+from medtail.pixels.store import regions
 from medtail.runs import read_json, write_json
 from medtail.studies.arms import Arm, Change, check_budgets, check_labels, differences
 from medtail.studies.cells import Cell, resolved_config
@@ -149,6 +150,8 @@ def check_study(study: Study) -> None:
             manifest.labels.select(study.judge.classes)
         except MedtailError as error:
             raise UsageError(f"{study.name}, judge.classes: {error}") from error
+    for pixels in dict.fromkeys(arm.config.pixels for arm in study.arms.values()):
+        regions(manifest, pixels)
     for name, external in study.external.items():
         read_external(name, external, manifest)
 
