@@ -14,7 +14,7 @@ from PIL import Image
 
 from medtail.errors import MedtailError
 from medtail.pixels import decode
-from medtail.pixels.decode import LUMA, read_gray, read_image
+from medtail.pixels.decode import LUMA, image_from_bytes, read_gray, read_image
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -224,3 +224,22 @@ def test_real_images_are_gray_floats_of_their_own_size(shared_data: Path, data_s
 def test_decoding_never_loads_torch() -> None:
     code = "import sys, medtail.pixels.decode; sys.exit('torch' in sys.modules or 'pydicom' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+def test_bytes_in_memory_are_read_as_the_file_is(kind: str, tmp_path: Path) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    path = tmp_path / "a"
+    Image.fromarray(colours).save(path, format=kind)
+    np.testing.assert_array_equal(image_from_bytes(path.read_bytes()), read_image(path))
+
+
+def test_bytes_are_refused_in_the_words_of_files_and_by_their_own_limit() -> None:
+    with pytest.raises(MedtailError, match="scan: the file is empty"):
+        image_from_bytes(b"", name="scan")
+    with pytest.raises(MedtailError, match=r"scan: not an image by its content .it is text, starting 'hello"):
+        image_from_bytes(b"hello world", name="scan")
+    whole = b"P5 4 4 255 " + bytes(16)
+    assert image_from_bytes(whole, max_pixels=16).shape == (4, 4)
+    with pytest.raises(MedtailError, match=r"scan: too large .4 x 4.; expected at most 15 pixels"):
+        image_from_bytes(whole, name="scan", max_pixels=15)

@@ -9,6 +9,7 @@ The first step of `pixels`; cropping, scaling and storing come after. Never impo
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -66,11 +67,41 @@ def read_image(path: Path | str, *, frame: int = 0) -> np.ndarray:
         [[0.0, 1.0]]
     """
     path = Path(path)
-    head = _head(path)
+    return _read(path, path, _head(path), frame=frame, max_pixels=MAX_PIXELS)
+
+
+def image_from_bytes(
+    content: bytes, *, name: str = "image", frame: int = 0, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Read an image that is in memory, exactly as `read_image` reads the same bytes from a file; nothing is written.
+
+    Args:
+        content: All bytes of the file.
+        name: What messages call it. A DICOM ending makes bytes without DICOM's mark be read as old DICOM.
+        frame: Which frame of a multi-frame image, from 0.
+        max_pixels: Refuse larger images before their pixels are decoded; at most `MAX_PIXELS`.
+
+    Returns:
+        As `read_image`.
+
+    Raises:
+        MedtailError: As `read_image`.
+
+    Example:
+        >>> image_from_bytes(b"P5 2 1 255 " + bytes([0, 255])).tolist()
+        [[0.0, 1.0]]
+    """
+    if not content:
+        raise MedtailError(f"{name}: the file is empty (0 bytes); expected an image. Copy it again from its origin.")
+    return _read(Path(name), content, content[:132], frame=frame, max_pixels=min(max_pixels, MAX_PIXELS))
+
+
+def _read(path: Path, source: Path | bytes, head: bytes, *, frame: int, max_pixels: int) -> np.ndarray:
+    """Read from a file or from its bytes; `path` is the name in messages."""
     if is_dicom(head, name=path.name):
-        pixels = read_dicom(path, frame=frame, max_pixels=MAX_PIXELS)
+        pixels = read_dicom(path, frame=frame, max_pixels=max_pixels, source=source)
     else:
-        pixels = _read_with_pillow(path, frame=frame)
+        pixels = _read_with_pillow(path, source, frame=frame, max_pixels=max_pixels)
     if (
         pixels.ndim == 3
         and np.array_equal(pixels[..., 0], pixels[..., 1])
@@ -110,11 +141,11 @@ def _head(path: Path) -> bytes:
     return head
 
 
-def _read_with_pillow(path: Path, *, frame: int) -> np.ndarray:
+def _read_with_pillow(path: Path, source: Path | bytes, *, frame: int, max_pixels: int) -> np.ndarray:
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise _too_large(path, f"{image.width} x {image.height}")
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise _too_large(path, f"{image.width} x {image.height}", max_pixels)
             frames = int(getattr(image, "n_frames", 1))
             if not 0 <= frame < frames:
                 raise MedtailError(f"{path}: no frame {frame}; the file has {frames} (counted from 0).")
@@ -125,10 +156,10 @@ def _read_with_pillow(path: Path, *, frame: int) -> np.ndarray:
     except MedtailError:
         raise
     except Image.DecompressionBombError as error:
-        raise _too_large(path, str(error)) from error
+        raise _too_large(path, str(error), max_pixels) from error
     except UnidentifiedImageError:
         raise MedtailError(
-            f"{path}: not an image by its content{_looks_like(path)}; expected PNG, JPEG, TIFF, BMP, GIF, WebP,"
+            f"{path}: not an image by its content{_looks_like(source)}; expected PNG, JPEG, TIFF, BMP, GIF, WebP,"
             " JPEG 2000, PGM/PPM or DICOM. Remove it or copy it again from its origin."
         ) from None
     except MemoryError:
@@ -139,15 +170,18 @@ def _read_with_pillow(path: Path, *, frame: int) -> np.ndarray:
         ) from error
 
 
-def _too_large(path: Path, found: str) -> MedtailError:
+def _too_large(path: Path, found: str, max_pixels: int) -> MedtailError:
     return MedtailError(
-        f"{path}: too large ({found}); expected at most {MAX_PIXELS:,} pixels. Cut or reduce it before importing."
+        f"{path}: too large ({found}); expected at most {max_pixels:,} pixels. Cut or reduce it before importing."
     )
 
 
-def _looks_like(path: Path) -> str:
-    with path.open("rb") as handle:
-        head = handle.read(512)
+def _looks_like(source: Path | bytes) -> str:
+    if isinstance(source, bytes):
+        head = source[:512]
+    else:
+        with source.open("rb") as handle:
+            head = handle.read(512)
     try:
         text = head.decode("utf-8", errors="strict" if len(head) < 512 else "ignore")
     except UnicodeDecodeError:

@@ -9,6 +9,7 @@ is pydicom's, through whichever of its plugins are installed.
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +35,19 @@ def is_dicom(head: bytes, *, name: str) -> bool:
     return name.lower().endswith(ENDINGS) and not head.startswith(OTHER_MAGIC)
 
 
-def read_dicom(path: Path, *, frame: int, max_pixels: int) -> np.ndarray:
+def read_dicom(path: Path, *, frame: int, max_pixels: int, source: Path | bytes | None = None) -> np.ndarray:
     """Read one frame of a DICOM file as float32 in [0, 1], [H, W] or [H, W, 3].
 
     Args:
         path: The file, known to exist.
         frame: Which frame, from 0.
         max_pixels: Refuse frames with more pixels than this, before decoding them.
+        source: The file's bytes, where they are in memory; `path` then only names it.
 
     Raises:
         MedtailError: Not DICOM, without pixels, damaged, too large, no such frame, or no plugin for its compression.
     """
-    header = _read_header(path)
+    header = _read_header(path, path if source is None else source)
     try:
         _check_frame(path, header, frame=frame, max_pixels=max_pixels)
         stored = _decode(path, header, frame=frame)
@@ -62,12 +64,12 @@ def read_dicom(path: Path, *, frame: int, max_pixels: int) -> np.ndarray:
         ) from error
 
 
-def _read_header(path: Path) -> Any:
+def _read_header(path: Path, source: Path | bytes) -> Any:
     import pydicom
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     try:
-        header = pydicom.dcmread(path, force=True)
+        header = pydicom.dcmread(BytesIO(source) if isinstance(source, bytes) else source, force=True)
         has_image = "Rows" in header and "Columns" in header
     except MemoryError:
         raise
