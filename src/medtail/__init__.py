@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from medtail.challenges.medmnist import score_medmnist
     from medtail.challenges.thyro_lmd import score_thyro_lmd
     from medtail.errors import MedtailError, UsageError
+    from medtail.exchange.dicom_export import export_reports
+    from medtail.exchange.dicom_sr import findings_report
+    from medtail.exchange.evidence import read_evidence
+    from medtail.exchange.findings import findings_by, findings_of
+    from medtail.exchange.onnx import export_onnx
+    from medtail.exchange.onnx_engine import OnnxDiagnoser
+    from medtail.explain.maps import heat_maps
     from medtail.judging.abstention import judge_abstention
     from medtail.judging.calibrating import calibrate_table
     from medtail.judging.calibration import CalibrationConfig, fit_calibration
@@ -61,6 +68,9 @@ if TYPE_CHECKING:
     from medtail.studies.genaug_config import load_genaug
     from medtail.studies.ladder import load_ladder, run_ladder
     from medtail.studies.learning_curve import load_curve, run_curve
+    from medtail.studies.systems import run_systems
+    from medtail.studies.systems_config import load_systems
+    from medtail.studies.systems_judged import judge_systems
     from medtail.synthesis.config import load_synthesis_config
     from medtail.synthesis.fit import train_generator
     from medtail.synthesis.folder import load_generator
@@ -76,6 +86,7 @@ if TYPE_CHECKING:
     from medtail.training.config import load_train_config
     from medtail.training.ensembles import train
     from medtail.training.judged import judge_run, report_run
+    from medtail.training.model_card import write_model_card
     from medtail.training.policy_rounds import policy_budget
     from medtail.training.predict import predict
     from medtail.zeroshot.priors import match_prior
@@ -93,6 +104,7 @@ _HOME = {
     "LabelSpace": "tables.labels",
     "Manifest": "tables.manifest",
     "MedtailError": "errors",
+    "OnnxDiagnoser": "exchange.onnx_engine",
     "PhantomConfig": "sources.phantom",
     "Predictions": "tables.predictions",
     "Reading": "lexicons.descriptors",
@@ -110,11 +122,17 @@ _HOME = {
     "descriptor_probabilities": "lexicons.probabilities",
     "estimate_prevalence": "judging.prevalence",
     "evaluate": "judging.evaluation",
+    "export_onnx": "exchange.onnx",
+    "export_reports": "exchange.dicom_export",
     "fairness_summary": "judging.fairness_words",
+    "findings_by": "exchange.findings",
+    "findings_of": "exchange.findings",
+    "findings_report": "exchange.dicom_sr",
     "fit_calibration": "judging.calibration",
     "fit_conformal": "judging.conformal",
     "fit_thresholds": "judging.thresholds",
     "grade": "lexicons.grading",
+    "heat_maps": "explain.maps",
     "hold_out_test": "tables.folds",
     "import_layout": "sources.importing",
     "judge_abstention": "judging.abstention",
@@ -122,6 +140,7 @@ _HOME = {
     "judge_run": "training.judged",
     "judge_seeds": "judging.seeds",
     "judge_sets": "judging.conformal_coverage",
+    "judge_systems": "studies.systems_judged",
     "judge_unknown": "judging.unknown",
     "level_law": "lexicons.propagation",
     "load_curve": "studies.learning_curve",
@@ -130,6 +149,7 @@ _HOME = {
     "load_ladder": "studies.ladder",
     "load_phrases": "zeroshot.prompts",
     "load_synthesis_config": "synthesis.config",
+    "load_systems": "studies.systems_config",
     "load_train_config": "training.config",
     "make_pool": "synthesis.pool",
     "manifest_from_frame": "tables.manifest",
@@ -142,6 +162,7 @@ _HOME = {
     "predict_zero_shot": "zeroshot.scores",
     "quickstart": "quickstart",
     "read_calibration": "judging.calibration_record",
+    "read_evidence": "exchange.evidence",
     "read_image": "pixels.decode",
     "read_manifest": "tables.manifest",
     "read_predictions": "tables.predictions",
@@ -155,6 +176,7 @@ _HOME = {
     "run_genaug": "studies.genaug",
     "run_ladder": "studies.ladder",
     "run_study": "studies.ablation",
+    "run_systems": "studies.systems",
     "score_medmnist": "challenges.medmnist",
     "score_table": "judging.score_table",
     "score_thyro_lmd": "challenges.thyro_lmd",
@@ -165,6 +187,7 @@ _HOME = {
     "train_generator": "synthesis.fit",
     "verify_results": "judging.verification",
     "write_breast_pool": "sources.phantom_breast_pool",
+    "write_model_card": "training.model_card",
     "write_report": "reporting.report",
 }
 
@@ -179,6 +202,7 @@ __all__ = [
     "LabelSpace",
     "Manifest",
     "MedtailError",
+    "OnnxDiagnoser",
     "PhantomConfig",
     "Predictions",
     "Reading",
@@ -196,11 +220,17 @@ __all__ = [
     "descriptor_probabilities",
     "estimate_prevalence",
     "evaluate",
+    "export_onnx",
+    "export_reports",
     "fairness_summary",
+    "findings_by",
+    "findings_of",
+    "findings_report",
     "fit_calibration",
     "fit_conformal",
     "fit_thresholds",
     "grade",
+    "heat_maps",
     "hold_out_test",
     "import_layout",
     "judge_abstention",
@@ -208,6 +238,7 @@ __all__ = [
     "judge_run",
     "judge_seeds",
     "judge_sets",
+    "judge_systems",
     "judge_unknown",
     "level_law",
     "load_curve",
@@ -216,6 +247,7 @@ __all__ = [
     "load_ladder",
     "load_phrases",
     "load_synthesis_config",
+    "load_systems",
     "load_train_config",
     "make_pool",
     "manifest_from_frame",
@@ -228,6 +260,7 @@ __all__ = [
     "predict_zero_shot",
     "quickstart",
     "read_calibration",
+    "read_evidence",
     "read_image",
     "read_manifest",
     "read_predictions",
@@ -241,6 +274,7 @@ __all__ = [
     "run_genaug",
     "run_ladder",
     "run_study",
+    "run_systems",
     "score_medmnist",
     "score_table",
     "score_thyro_lmd",
@@ -251,6 +285,7 @@ __all__ = [
     "train_generator",
     "verify_results",
     "write_breast_pool",
+    "write_model_card",
     "write_report",
 ]
 

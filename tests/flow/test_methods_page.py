@@ -34,7 +34,10 @@ UNIONS = {
     "mix": MixConfig,
     "second": SecondConfig,
 }
-ELSEWHERE = {"csasn", "tasks", "sites", "copies", "syntus", "two_streams", "text_query", "mixture", "policy", "replay"}
+ELSEWHERE = {
+    "csasn", "tasks", "sites", "copies", "syntus", "two_streams", "text_query", "mixture", "policy", "replay",
+    "db_light", "sop", "glori", "study_fusion",
+}  # fmt: skip
 """Kinds that belong to a recipe with studies of its own."""
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from medtail.models.backbones import (
+    BlocksConfig,
     ConvNextConfig,
     DualConfig,
     EfficientNetConfig,
@@ -22,6 +23,7 @@ from medtail.models.csasn import CsasnConfig
 from medtail.models.csra import CsraConfig
 from medtail.models.diagnoser import Diagnoser, build_diagnoser
 from medtail.models.experts import ExpertsConfig
+from medtail.models.glori import GloriConfig
 from medtail.models.heads import LinearHeadConfig, build_head
 from medtail.models.label_graph import LabelGraphConfig
 from medtail.models.ml_decoder import MlDecoderConfig
@@ -39,6 +41,7 @@ BACKBONES = [
     ConvNextConfig(),
     DualConfig(),
     DualConfig(fusion="pooled"),
+    BlocksConfig(blocks=2),
 ]
 HEADS = [
     LinearHeadConfig(),
@@ -51,8 +54,10 @@ HEADS = [
     LabelGraphConfig(width=32),
     ExpertsConfig(width=16),
     TextQueryConfig(texts="", text_width=8, width=64, inner=64),
+    GloriConfig(width=64),
 ]
 PAIRS = [(backbone, HEADS[0]) for backbone in BACKBONES] + [(DualConfig(), head) for head in HEADS[1:]]
+PAIRS.append((BlocksConfig(blocks=2), GloriConfig(width=64)))
 PIXELS = PixelConfig(size_px=64, channels=1)
 
 

@@ -19,6 +19,7 @@ from medtail.losses.build import (
     BceConfig,
     ClassBalancedConfig,
     CrossEntropyConfig,
+    DbLightConfig,
     DistributionBalancedConfig,
     EqualizationConfig,
     FocalConfig,
@@ -27,6 +28,7 @@ from medtail.losses.build import (
     LossConfig,
     RalConfig,
     build_loss,
+    takes_soft_targets,
 )
 from medtail.losses.contract import Loss, LossContext, masked_mean, masked_row_means, masked_sum
 
@@ -62,6 +64,8 @@ CONFIGS: dict[str, LossConfig] = {
     "ral other": RalConfig(gamma_negative=0.5, gamma_positive=1.5, clip=0.0, linear=0.4, quadratic=0.0, hill=None),
     "equalization": EqualizationConfig(),
     "equalization all": EqualizationConfig(rare_below=1.0, keep=0.0),
+    "db_light": DbLightConfig(),
+    "db_light other": DbLightConfig(max_margin=1.5, beta=0.9),
 }
 NEUTRAL: dict[str, LossConfig] = {
     "bce": BceConfig(),
@@ -78,6 +82,7 @@ NEUTRAL: dict[str, LossConfig] = {
     "distribution_balanced": DistributionBalancedConfig(alpha=0.0, beta=0.0, kappa=0.0, scale=1.0, gamma=0.0),
     "ral": RalConfig(gamma_negative=0.0, clip=0.0, linear=0.0, quadratic=0.0, hill=None),
     "equalization": EqualizationConfig(keep=1.0),
+    "db_light": DbLightConfig(max_margin=0.0, beta=0.0),
 }
 every_loss = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 every_context = pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS.keys())
@@ -170,6 +175,9 @@ def oracle_cell(config: LossConfig, context: LossContext, z: list[float], y: lis
         shown = max(y) if n[c] / assessed[c] < config.rare_below else 0.0
         kept = 1 - (1 - config.keep) * shown
         return -y[c] * math.log(sigmoid(z[c])) - kept * (1 - y[c]) * math.log(sigmoid(-z[c]))
+    if isinstance(config, DbLightConfig):
+        margin = config.max_margin * (n[c] / max(n)) ** 0.25
+        return math.sqrt(effective_weights(list(n), config.beta)[c]) * focal_pair(z[c] - y[c] * margin, y[c])
     weight, gamma = 1.0, getattr(config, "gamma", 0.0)
     is_reweighted = isinstance(config, LdamConfig) and config.reweight_from is not None and done >= config.reweight_from
     is_reweighted |= isinstance(config, ClassBalancedConfig) and done >= config.reweight_from
@@ -374,6 +382,22 @@ def test_the_gradient_is_the_slope(config: LossConfig, context: LossContext) -> 
         assert torch.autograd.gradcheck(
             lambda z, given=given: masked_mean(loss, z, given, progress=1.0), logits.clone().requires_grad_(True)
         )
+
+
+@every_loss
+@every_context
+def test_a_soft_target_is_the_mixture_of_its_two_sides_where_a_loss_says_so(
+    config: LossConfig, context: LossContext
+) -> None:
+    loss = build_loss(config, context)
+    logits, _ = random_batch(context)
+    one, zero = torch.ones_like(logits), torch.zeros_like(logits)
+    mixed = 0.3 * loss.values(logits, one, progress=1.0) + 0.7 * loss.values(logits, zero, progress=1.0)
+    found = loss.values(logits, 0.3 * one, progress=1.0)
+    if takes_soft_targets(config):
+        torch.testing.assert_close(found, mixed, rtol=1e-6, atol=1e-9)
+    else:
+        assert (found - mixed).abs().max() > 1e-4
 
 
 @every_loss

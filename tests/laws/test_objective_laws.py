@@ -24,6 +24,7 @@ from medtail.losses.objectives import (
     PartialLabelsConfig,
     PlainObjectiveConfig,
     SkillDiverseConfig,
+    SopConfig,
     SyntusObjectiveConfig,
     TasksObjectiveConfig,
     TwoWayConfig,
@@ -55,6 +56,8 @@ CONFIGS: dict[str, ObjectiveConfig] = {
     "branches equal": BranchesConfig(schedule="equal", consistency=0.3),
     "skill_diverse": SkillDiverseConfig(),
     "skill_diverse sigmoid": SkillDiverseConfig(link="sigmoid", inverse=1.0),
+    "sop": SopConfig(),
+    "sop begun": SopConfig(start=0.4),
 }
 LOSS: LossConfig = BceConfig()
 every_objective = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
@@ -68,7 +71,7 @@ def test_every_member_of_the_union_is_under_the_laws() -> None:
 def build(config: ObjectiveConfig, context: LossContext) -> Objective:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="objective.uncertainty: there is one task", category=UserWarning)
-        return build_objective(config, loss=LOSS, context=context)
+        return build_objective(config, loss=LOSS, context=replace(context, num_rows=50))
 
 
 def random_step(context: LossContext, *, rows: int = 24, seed: int = 0) -> Step:
@@ -89,6 +92,7 @@ def random_step(context: LossContext, *, rows: int = 24, seed: int = 0) -> Step:
         hardness=torch.from_numpy(random.random(rows)).float(),
         progress=0.4,
         epoch=2,
+        rows=torch.from_numpy(random.permutation(50)[:rows]),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,14 +11,20 @@ from typing import Any, final
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from medtail.runs import write_json
+from medtail.sources.cxr_lt import edition
+from medtail.studies import systems
 from medtail.studies.arms import resolve_arms
 from medtail.studies.cells import Cell
 from medtail.studies.config import CrossValidationFolds, JudgeConfig
 from medtail.studies.judged import Judged, judge
 from medtail.studies.protocol import Study, begin
+from medtail.studies.running import Tally
 from medtail.studies.scores import ScoredSet, tune_set, whole_seeds
+from medtail.studies.systems import SystemsRun
+from medtail.studies.systems_config import load_systems
 from medtail.tables.manifest import Manifest, manifest_from_frame, read_manifest
 from medtail.tables.predictions import Predictions
 
@@ -193,3 +199,83 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 def finish() -> Callable[..., None]:
     """Write what a finished cell holds, with made-up scores of a given skill; see `make_cell`."""
     return make_cell
+
+
+SYSTEMS: dict[str, Any] = {
+    "edition": "nih14",
+    "train": {"manifest": "table.csv", "cache": "cache"},
+    "members": {
+        "good": {"recipe": "cxrlt_yale/tiny"},
+        "other": {"recipe": "cxrlt_ral/tiny"},
+        "poor": {"recipe": "cxrlt_baseline/tiny"},
+    },
+    "systems": {
+        "poor": {},
+        "both": {"members": ["good", "other"], "repeats": 2, "how": "logits"},
+        "fitted": {"members": ["good", "other", "poor"], "fit": "class_score", "against": "both"},
+    },
+    "folds": {"kind": "outer", "num_folds": 3, "duplicates": False},
+    "judge": {"bootstrap": 100, "tail_cuts": [0.3, 0.15]},
+}
+
+
+@pytest.fixture(scope="session")
+def systems_file() -> Mapping[str, Any]:
+    """A file of three systems of three members."""
+    return SYSTEMS
+
+
+def systems_table(folder: Path) -> None:
+    """Write 240 rows of 120 patients with the classes of nih14's task 1, without images."""
+    random = np.random.default_rng(0)
+    names = edition("nih14").task(1).class_names
+    patients = np.arange(240) // 2
+    labels = (random.random((240, len(names))) < np.linspace(0.12, 0.4, len(names))).astype(int)
+    table = pd.DataFrame(
+        {
+            "image_id": [f"i{n}" for n in range(240)],
+            "path": [f"{n}.png" for n in range(240)],
+            "patient_id": [f"p{n}" for n in patients],
+            "study_id": [f"s{n}" for n in range(240)],
+            "fold": np.array(["train", "train", "tune", "test"])[patients % 4],
+            **dict(zip(names, labels.T, strict=True)),
+        }
+    )
+    manifest_from_frame(table, name="table.csv", root=folder).write(folder / "table.csv")
+
+
+@pytest.fixture
+def write_systems_table() -> Callable[[Path], None]:
+    """Write the table of the systems' file into a folder; see `systems_table`."""
+    return systems_table
+
+
+def systems_cells(asked: list[str]) -> Callable[..., Tally]:
+    """Return what finishes cells of systems with scores of a known skill, and notes which were asked for."""
+
+    def run_cells(cells: Sequence[Cell], **_: Any) -> Tally:
+        for cell in cells:
+            if not cell.record.exists():
+                asked.append(cell.name)
+                for what in ("tune", "test"):
+                    make_cell(cell, what=what, skill={"good": 2.0, "other": 2.0, "poor": 0.3})
+        return Tally(tuple(cells), (), ())
+
+    return run_cells
+
+
+@pytest.fixture
+def make_systems_cells() -> Callable[[list[str]], Callable[..., Tally]]:
+    """Stand in for trainings of systems; see `systems_cells`."""
+    return systems_cells
+
+
+@pytest.fixture(scope="session")
+def systems_run(tmp_path_factory: pytest.TempPathFactory) -> SystemsRun:
+    """The systems' file, finished with made-up scores. Read only, but for the pages written into it."""
+    folder = tmp_path_factory.mktemp("systems")
+    systems_table(folder)
+    (folder / "systems.yaml").write_text(yaml.safe_dump(SYSTEMS, sort_keys=False), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(systems, "run_cells", systems_cells([]))
+        return systems.run_systems(load_systems(folder / "systems.yaml"), folder / "out")

@@ -74,6 +74,10 @@ def calibrate(
         )
         written = f"{source / 'model' / 'calibration.json'}. `medtail predict` applies it; --raw leaves it out."
         _print(made, as_json=as_json)
+        if (source / "model" / "README.md").exists():  # the model card says whether the model is calibrated
+            from medtail.training.model_card import try_model_card
+
+            try_model_card(source)
         if (source / "predictions_test.parquet").exists():
             typer.echo(
                 f"Scored before: remove {source}/predictions_test.parquet and {source}/results/test.csv for a new"

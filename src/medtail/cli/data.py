@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medtail.cli import phantom
+from medtail.cli import phantom, pseudo
 from medtail.cli.progress import bar
 from medtail.errors import MedtailError, UsageError
 
@@ -373,3 +373,4 @@ def view(
 
 
 app.command("phantom", epilog=phantom.PHANTOM_EXAMPLE)(phantom.phantom)
+app.command("pseudo-label", epilog=pseudo.PSEUDO_EXAMPLE)(pseudo.pseudo_label)

@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from medtail.errors import UsageError
+
+if TYPE_CHECKING:
+    from medtail.tables.predictions import Predictions
+
+EngineChoice = Literal["torch", "onnx"]
+AverageChoice = Literal["logits", "scores"]
 
 TRAIN_EXAMPLE = """Examples:
 
@@ -17,7 +23,14 @@ TRAIN_EXAMPLE = """Examples:
 
   medtail train --resume runs/quick
 """
-PREDICT_EXAMPLE = "Example:\n\n  medtail predict runs/quick manifest.csv --fold test --out predictions.parquet"
+PREDICT_EXAMPLE = """Examples:
+
+  medtail predict runs/quick manifest.csv --fold test --out predictions.parquet
+
+  medtail predict runs/quick manifest.csv --engine onnx --out predictions.parquet
+
+  medtail predict exported.onnx manifest.csv --out predictions.parquet
+"""
 QUICKSTART_EXAMPLE = "Example:\n\n  medtail quickstart --out quickstart"
 
 
@@ -57,12 +70,26 @@ def train(
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run folder made by `medtail train`.", show_default=False)],
+    run: Annotated[
+        Path,
+        typer.Argument(help="A run folder made by `medtail train`, or an exported .onnx file.", show_default=False),
+    ],
     manifest: Annotated[Path, typer.Argument(help="The images to score, .csv or .parquet.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Predictions to write, .parquet or .csv.")],
     fold: Annotated[str | None, typer.Option(help="Score only this fold.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images at a time.", min=1)] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Leave a stored calibration out.")] = False,
+    engine: Annotated[
+        EngineChoice | None,
+        typer.Option(help="torch for a run, onnx for what `medtail export` wrote into it.", show_default=False),
+    ] = None,
+    tta: Annotated[
+        str | None,
+        typer.Option(
+            help="Average versions of an image: flip, flip_rotate_scale, random:K, or none. As in training if left out."
+        ),
+    ] = None,
+    tta_average: Annotated[AverageChoice, typer.Option(help="What --tta averages.")] = "logits",
     allow_batch_dependent: Annotated[
         bool, typer.Option("--allow-batch-dependent", help="Accept scores that depend on an image's batch.")
     ] = False,
@@ -71,21 +98,61 @@ def predict(
     """Score images with a trained model; its calibration is applied, where `medtail calibrate` has stored one."""
     from medtail.runs import new_file
     from medtail.tables.manifest import read_manifest
-    from medtail.training.predict import predict as score
 
     new_file(out)
-    predictions = score(
-        run,
-        read_manifest(manifest),
-        fold=fold,
-        batch_size=batch_size,
-        calibrated=not raw,
-        allow_batch_dependent=allow_batch_dependent,
-        quiet=quiet,
-    )
+    is_file = run.suffix == ".onnx"
+    if tta is not None and (is_file or engine == "onnx"):
+        raise UsageError("--tta: an exported model scores the image alone; expected --engine torch.")
+    if is_file and engine == "torch":
+        raise UsageError(f"--engine torch: {run} is an exported file; give the run it came from.")
+    if is_file or engine == "onnx":
+        predictions = _predict_onnx(run, manifest, fold=fold, batch_size=batch_size, calibrated=not raw, quiet=quiet)
+    else:
+        from medtail.training.predict import predict as score
+        from medtail.training.tta import cautions, read_plan
+
+        plan = None if tta is None else read_plan(tta, average=tta_average, where="--tta")
+
+        predictions = score(
+            run,
+            read_manifest(manifest),
+            fold=fold,
+            batch_size=batch_size,
+            calibrated=not raw,
+            tta=plan,
+            allow_batch_dependent=allow_batch_dependent,
+            quiet=quiet,
+        )
+        for text in () if plan is None else cautions(plan, labels=predictions.labels):
+            typer.echo(text, err=True)
     predictions.write(out)
     typer.echo(f"{out}: {len(predictions)} images, {predictions.labels.num_classes} classes.")
     typer.echo(f"Next: medtail evaluate {out} --out results", err=True)
+
+
+def _predict_onnx(
+    run: Path, manifest: Path, *, fold: str | None, batch_size: int | None, calibrated: bool, quiet: bool
+) -> Predictions:
+    """Score images with an exported file, without torch."""
+    from medtail.cli.progress import bar
+    from medtail.config import read_yaml
+    from medtail.exchange.onnx_engine import OnnxDiagnoser, open_exported, predict_onnx
+    from medtail.tables.manifest import read_manifest
+
+    diagnoser = OnnxDiagnoser(run) if run.suffix == ".onnx" else open_exported(run)
+    config = run / "config.yaml"
+    cache = read_yaml(config).get("cache") if config.exists() else None
+    with bar("prepare and predict", quiet=quiet) as tick:
+        return predict_onnx(
+            diagnoser,
+            read_manifest(manifest),
+            fold=fold,
+            batch_size=batch_size,
+            cache=None if cache is None else Path(str(cache)),
+            calibrated=calibrated,
+            preparing=tick,
+            progress=tick,
+        )
 
 
 def quickstart(

@@ -14,16 +14,20 @@ import typer
 
 from medtail import __version__
 from medtail.cli import (
+    bench,
     calibrate,
     combine,
     compare,
     conformal,
     cxr_lt,
     data,
+    explain,
+    export,
     judge,
     learn,
     medmnist,
     retarget,
+    serve,
     study,
     synthesise,
     thyro_lmd,
@@ -59,7 +63,11 @@ app.command("compare", epilog=compare.COMPARE_EXAMPLE)(compare.compare)
 app.command("calibrate", epilog=calibrate.CALIBRATE_EXAMPLE)(calibrate.calibrate)
 app.command("retarget", epilog=retarget.RETARGET_EXAMPLE)(retarget.retarget)
 app.command("conformal", epilog=conformal.CONFORMAL_EXAMPLE)(conformal.conformal)
+app.command("bench", epilog=bench.BENCH_EXAMPLE)(bench.bench)
+app.command("export", epilog=export.EXPORT_EXAMPLE)(export.export)
+app.command("serve", epilog=serve.SERVE_EXAMPLE)(serve.serve)
 app.command("tirads", epilog=tirads.TIRADS_EXAMPLE)(tirads.tirads)
+app.command("explain", epilog=explain.EXPLAIN_EXAMPLE)(explain.explain)
 app.command("report", epilog=judge.REPORT_EXAMPLE)(judge.report)
 app.command("quickstart", epilog=learn.QUICKSTART_EXAMPLE)(learn.quickstart)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medtail.cli import study_genaug
+from medtail.cli import study_genaug, study_systems
 from medtail.errors import UsageError
 
 if TYPE_CHECKING:
@@ -331,3 +331,4 @@ def _external(given: list[str]) -> dict[str, Any]:
 
 
 app.command("genaug", epilog=study_genaug.GENAUG_EXAMPLE)(study_genaug.genaug)
+app.command("systems", epilog=study_systems.SYSTEMS_EXAMPLE)(study_systems.systems)

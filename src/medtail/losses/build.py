@@ -12,6 +12,7 @@ from pydantic import Field
 
 from medtail.config import build_config, config_to_dict
 from medtail.losses.contract import Loss, LossContext
+from medtail.losses.db_light import DbLight, DbLightConfig
 from medtail.losses.distribution_balanced import DistributionBalanced, DistributionBalancedConfig
 from medtail.losses.equalization import Equalization, EqualizationConfig
 from medtail.losses.margin import Ldam, LdamConfig, LogitAdjusted, LogitAdjustedConfig
@@ -25,6 +26,7 @@ __all__ = [
     "BceConfig",
     "ClassBalancedConfig",
     "CrossEntropyConfig",
+    "DbLightConfig",
     "DistributionBalancedConfig",
     "EqualizationConfig",
     "FocalConfig",
@@ -33,6 +35,7 @@ __all__ = [
     "LossConfig",
     "RalConfig",
     "build_loss",
+    "takes_soft_targets",
 ]
 
 LossConfig = Annotated[
@@ -45,9 +48,22 @@ LossConfig = Annotated[
     | AslConfig
     | DistributionBalancedConfig
     | RalConfig
-    | EqualizationConfig,
+    | EqualizationConfig
+    | DbLightConfig,
     Field(discriminator="kind"),
 ]  # fmt: skip
+
+
+def takes_soft_targets(config: LossConfig) -> bool:
+    """Say whether a loss makes of a target between 0 and 1 the mixture of its two sides: y ℓ(1) + (1 − y) ℓ(0).
+
+    The others move margins or weights by the target and are made for 0 and 1.
+
+    Example:
+        >>> takes_soft_targets(BceConfig()), takes_soft_targets(LdamConfig())
+        (True, False)
+    """
+    return not isinstance(config, LdamConfig | DistributionBalancedConfig | EqualizationConfig | DbLightConfig)
 
 
 def build_loss(config: LossConfig, context: LossContext) -> Loss:
@@ -99,5 +115,7 @@ def build_loss(config: LossConfig, context: LossContext) -> Loss:
             return RobustAsymmetric(config, context=context)
         case EqualizationConfig():
             return Equalization(config, context=context)
+        case DbLightConfig():
+            return DbLight(config, context=context)
         case _:
             assert_never(config)

@@ -51,6 +51,7 @@ class LossContext:
         labels: The classes and groups by name, for logs and messages; None where nobody said.
         drawn: What the sampler is expected to draw in an epoch; None where nobody said.
         num_domains: Sites (or other domains) with at least two train images; None where nobody counted.
+        num_rows: Rows of the table that steps number, other folds included; None where nobody counted.
 
     Example:
         >>> context = LossContext(positives=(30, 10, 4), assessed=(40, 40, 20), groups=((0, 1),), num_images=40)
@@ -67,6 +68,7 @@ class LossContext:
     labels: LabelSpace | None = None
     drawn: DrawnCounts | None = None
     num_domains: int | None = None
+    num_rows: int | None = None
 
     def __post_init__(self) -> None:
         problems = Problems("loss context")

@@ -35,6 +35,7 @@ class Step:
             where the sampler keeps no account or has not seen the row.
         progress: Share of the training done, in [0, 1).
         epoch: From 0.
+        rows: int64 [B], the row of the table each image is from; None where nobody said or images were mixed.
         drawn: What each stream of the sampler is expected to draw in this epoch, the same object in all its steps;
             empty where nobody said.
     """
@@ -49,6 +50,7 @@ class Step:
     progress: float = 0.0
     epoch: int = 0
     drawn: Sequence[DrawnCounts] = ()
+    rows: Tensor | None = None
 
     @staticmethod
     def of(logits: Tensor, targets: Tensor, *, pooled: Tensor | None = None, progress: float = 0.0) -> Step:
@@ -94,11 +96,14 @@ class Objective(nn.Module, ABC):
         link: How the model turns logits into scores.
         part_names: Names of the parts it logs, the same in every step.
         domain_column: Column of the manifest whose values are the domains of `Step`; None if it asks for none.
+        keeps_rows: Whether it keeps something for each row, by `Step.rows`; such a training mixes no images and runs
+            in one process.
     """
 
     link: Link
     part_names: tuple[str, ...] = ()
     domain_column: str | None = None
+    keeps_rows: bool = False
 
     @abstractmethod
     def forward(self, step: Step) -> ObjectiveValue:
@@ -106,6 +111,9 @@ class Objective(nn.Module, ABC):
 
         A cell that was not assessed moves nothing. Where no cell counts the total is 0 with zero gradient.
         """
+
+    def learn(self) -> None:
+        """Learn from the step just made what the optimizer does not; called after it. Most have nothing, as here."""
 
 
 @final

@@ -15,6 +15,7 @@ from medtail.losses.influence import InfluenceBalanced, InfluenceBalancedConfig
 from medtail.losses.objective import Objective, PlainObjective
 from medtail.losses.partial import PartialLabels, PartialLabelsConfig
 from medtail.losses.setwise import TwoWay, TwoWayConfig, Zlpr, ZlprConfig
+from medtail.losses.sop import Sop, SopConfig
 from medtail.losses.syntus import SyntusObjective, SyntusObjectiveConfig
 from medtail.losses.tasks import TasksObjective, TasksObjectiveConfig
 
@@ -25,6 +26,7 @@ __all__ = [
     "PartialLabelsConfig",
     "PlainObjectiveConfig",
     "SkillDiverseConfig",
+    "SopConfig",
     "SyntusObjectiveConfig",
     "TasksObjectiveConfig",
     "TwoWayConfig",
@@ -52,7 +54,8 @@ ObjectiveConfig = Annotated[
     | PartialLabelsConfig
     | InfluenceBalancedConfig
     | BranchesConfig
-    | SkillDiverseConfig,
+    | SkillDiverseConfig
+    | SopConfig,
     Field(discriminator="kind"),
 ]
 
@@ -109,5 +112,7 @@ def build_objective(config: ObjectiveConfig, *, loss: LossConfig, context: LossC
             return Branches(config, loss=build_loss(loss, context))
         case SkillDiverseConfig():
             return SkillDiverse(config, context=context)
+        case SopConfig():
+            return Sop(config, context=context)
         case _:
             assert_never(config)

@@ -188,7 +188,25 @@ class DualConfig:
 
 
 SingleConfig = EfficientNetLite0Config | EfficientNetConfig | ViTConfig | ResNetConfig | ConvNextConfig | HubConfig
-BackboneConfig = Annotated[SingleConfig | DualConfig, Field(discriminator="kind")]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class BlocksConfig:
+    """The last blocks of a vision transformer side by side with its class token, for heads that read them all.
+
+    Attributes:
+        vit: The transformer.
+        blocks: How many of its last blocks; at most as many as it has.
+    """
+
+    __pydantic_config__: ClassVar[Any] = CLOSED
+    kind: Literal["vit_blocks"] = "vit_blocks"
+    vit: PatchConfig = ViTConfig()
+    blocks: Annotated[int, Field(ge=1)] = 4
+
+
+BackboneConfig = Annotated[SingleConfig | DualConfig | BlocksConfig, Field(discriminator="kind")]
 
 
 def branch_configs(config: BackboneConfig) -> tuple[SingleConfig, ...]:
@@ -198,6 +216,8 @@ def branch_configs(config: BackboneConfig) -> tuple[SingleConfig, ...]:
         >>> [branch.kind for branch in branch_configs(DualConfig(branches="cnn"))]
         ['efficientnet']
     """
+    if isinstance(config, BlocksConfig):
+        return (config.vit,)
     if not isinstance(config, DualConfig):
         return (config,)
     cnn = config.chosen_cnn
@@ -214,6 +234,9 @@ def map_weights(config: BackboneConfig, change: Callable[[str], str]) -> Backbon
     """
     if isinstance(config, EfficientNetLite0Config):
         return config
+    if isinstance(config, BlocksConfig):
+        inner = config.vit
+        return config if inner.weights is None else replace(config, vit=replace(inner, weights=change(inner.weights)))
     if isinstance(config, DualConfig):
         cnn = config.cnn
         if cnn is not None and not isinstance(cnn, EfficientNetLite0Config) and cnn.weights is not None:
@@ -277,19 +300,20 @@ class Backbone(Trunk):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [B, channels, H, W] in [0, 1] to features [B, D, h, w]."""
-        features = self.network(self._normalise(images))
+        features = self.network(self.normalised(images))
         assert isinstance(features, Tensor)
         return features
 
     def vector(self, images: Tensor) -> Tensor:
         """Map images to one vector each [B, D]: the class token, or the mean of the map where there is none."""
-        images = self._normalise(images)
+        images = self.normalised(images)
         if isinstance(self.network, GivesVector):
             return self.network.vector(images)
         features: Tensor = self.network(images)
         return features.mean(dim=(2, 3))
 
-    def _normalise(self, images: Tensor) -> Tensor:
+    def normalised(self, images: Tensor) -> Tensor:
+        """Return images as the network's weights expect them, repeated over its channels where it has more."""
         if images.shape[1] != self.network_channels:
             images = images.expand(-1, self.network_channels, -1, -1)
         return (images - self.mean) / self.std
@@ -372,6 +396,12 @@ def build_backbone(
             from medtail.models.dual import build_dual
 
             return build_dual(
+                config, channels=channels, size_px=size_px, architecture=architecture, load_weights=load_weights
+            )
+        case BlocksConfig():
+            from medtail.models.vit_blocks import build_blocks
+
+            return build_blocks(
                 config, channels=channels, size_px=size_px, architecture=architecture, load_weights=load_weights
             )
         case _:

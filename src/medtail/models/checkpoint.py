@@ -32,6 +32,7 @@ from medtail.pixels.settings import PixelConfig
 from medtail.runs import atomic_path, read_json, versions, write_json
 from medtail.tables.labels import LabelSpace
 from medtail.tables.manifest import Manifest
+from medtail.tables.selection import match_classes
 from medtail.tables.tail import ClassCounts
 
 FORMAT = "medtail-model/1"
@@ -113,16 +114,7 @@ class ModelCard:
         Raises:
             MedtailError: The manifest lacks classes of the model; all are named.
         """
-        found = manifest.labels.class_names
-        missing = [name for name in self.labels.class_names if name not in found]
-        if missing:
-            hint = did_you_mean(missing[0], [name for name in found if name not in self.labels.class_names])
-            raise MedtailError(
-                f"{manifest.name}: lacks {len(missing)} of the model's {self.labels.num_classes} classes:"
-                f" {listing([repr(name) for name in missing], limit=10)}{hint}. Add the columns; leave cells empty"
-                " where a class was not assessed."
-            )
-        return replace(manifest.with_classes(self.labels.class_names), labels=self.labels)
+        return match_classes(manifest, self.labels)
 
     def check_pixels(self, pixels: PixelConfig) -> None:
         """Check that images were prepared as the model expects.

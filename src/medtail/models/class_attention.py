@@ -187,7 +187,7 @@ class ClassAttention(nn.Module):
         tokens = embedded.flatten(2).transpose(1, 2)
         summary = tokens.mean(dim=1)
         places = sine_positions(height, width, self.config.width).to(tokens)
-        queries = self.queries.expand(len(tokens), -1, -1)
+        queries = self.queries.expand(tokens.shape[0], -1, -1)
         if self.conditioned:
             squeezed = self._condition(summary) @ self.squeeze.T
             queries = queries + torch.tanh(torch.einsum("cdr,br->bcd", self.spread, squeezed))

@@ -119,7 +119,7 @@ class Outputs(nn.Module):
         """Turn vectors [B, width] into logits [B, C]."""
         found = []
         if self.pairs is not None:
-            pairs = self.pairs(vectors).reshape(len(vectors), -1, 2)
+            pairs = self.pairs(vectors).reshape(vectors.shape[0], -1, 2)
             found.append(pairs[..., 1] - pairs[..., 0])
         if self.groups is not None:
             found.append(self.groups(vectors))

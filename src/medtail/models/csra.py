@@ -81,7 +81,7 @@ class CsraHead(Head):
         """Score every position, then pool the scores; `pooled` is the mean of the map."""
         tokens = self.dropout(features).flatten(2)
         directions = F.normalize(self.weight, dim=2)
-        logits = self.bias.expand(len(tokens), -1)
+        logits = self.bias.expand(tokens.shape[0], -1)
         for number, direction in enumerate(directions):
             scores = direction @ tokens  # [B, C, h · w]
             logits = logits + scores.mean(dim=2) + self.config.share * self._attended(scores, number)

@@ -17,6 +17,7 @@ from typing import Any
 from medtail.errors import MedtailError, listing
 from medtail.models.checkpoint import CARD, ModelCard, calibration_of, load_model, read_card
 from medtail.models.diagnoser import Diagnoser
+from medtail.models.study_model import IMAGE_MODEL, is_study_model, load_study_model, read_study_card
 from medtail.runs import atomic_path, digest_bytes, read_json, write_json
 
 ENSEMBLE_FORMAT = "medtail-ensemble/1"
@@ -71,12 +72,16 @@ def is_ensemble(folder: Path | str) -> bool:
 
 
 def read_ensemble_card(folder: Path | str) -> ModelCard:
-    """Read the card of either kind of model folder: an ensemble's is its first member's, with the ensemble's choices.
+    """Read the card of any kind of model folder: an ensemble's is its first member's, with the ensemble's choices.
+
+    That of a study model is its image model's, with the fusion's choices.
 
     Raises:
         MedtailError: The folder is damaged, or its members do not belong together.
     """
     folder = Path(folder)
+    if is_study_model(folder):
+        return read_study_card(folder)
     if not is_ensemble(folder):
         return read_card(folder)
     value = read_json(folder / CARD)
@@ -113,6 +118,11 @@ def load_members(folder: Path | str) -> tuple[tuple[Diagnoser, ...], ModelCard]:
         MedtailError: As `checkpoint.load_model`, and where members do not belong together.
     """
     folder = Path(folder)
+    if is_study_model(folder):
+        raise MedtailError(
+            f"{folder}: answers for studies, from all their images; expected a model that answers for an image."
+            f" Use the image model in it, {folder / IMAGE_MODEL}, or score studies with `medtail predict`."
+        )
     if not is_ensemble(folder):
         diagnoser, card = load_model(folder)
         return (diagnoser,), card
@@ -121,6 +131,18 @@ def load_members(folder: Path | str) -> tuple[tuple[Diagnoser, ...], ModelCard]:
     card = replace(card, calibration=calibration_of(folder, card))
     names = read_json(folder / CARD)["members"]
     return tuple(load_model(folder / name)[0] for name in names), card
+
+
+def check_model(folder: Path | str) -> None:
+    """Open a model folder of any kind and close it again.
+
+    Raises:
+        MedtailError: It is damaged.
+    """
+    if is_study_model(folder):
+        load_study_model(folder)
+    else:
+        load_members(folder)
 
 
 def _joined_digest(cards: Sequence[ModelCard]) -> str:

@@ -21,6 +21,7 @@ from medtail.models.contract import Head, HeadAnswer
 from medtail.models.csasn import CsasnConfig, CsasnHead
 from medtail.models.csra import CsraConfig, CsraHead
 from medtail.models.experts import ExpertsConfig, ExpertsHead
+from medtail.models.glori import GloriConfig, GloriHead
 from medtail.models.label_graph import LabelGraphConfig, LabelGraphHead
 from medtail.models.ml_decoder import MlDecoderConfig, MlDecoderHead
 from medtail.models.syntus import SyntusHead, SyntusHeadConfig
@@ -57,7 +58,8 @@ HeadConfig = Annotated[
     | MlDecoderConfig
     | LabelGraphConfig
     | ExpertsConfig
-    | TextQueryConfig,
+    | TextQueryConfig
+    | GloriConfig,
     Field(discriminator="kind"),
 ]
 
@@ -161,5 +163,8 @@ def build_head(
             return ExpertsHead(feature_dim, num_classes, config=config, bias=bias)
         case TextQueryConfig():
             return TextQueryHead(feature_dim, num_classes, config=config, texts=texts, bias=bias)
+        case GloriConfig():
+            parts = (feature_dim,) if feature_parts is None else tuple(feature_parts)
+            return GloriHead(parts, num_classes, config=config, bias=bias)
         case _:
             assert_never(config)

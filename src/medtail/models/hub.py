@@ -57,7 +57,7 @@ class TransformersNetwork(nn.Module):
             return self._as_map(hidden)
         across, down = self._patches(images)
         patches = hidden[:, hidden.shape[1] - down * across :]  # class and register tokens come first
-        return patches.transpose(1, 2).reshape(len(images), -1, down, across)
+        return patches.transpose(1, 2).reshape(images.shape[0], -1, down, across)
 
     def vector(self, images: Tensor) -> Tensor:
         """Map normalised images [B, c, H, W] to [B, D]: the class token, or the mean where there is none."""

@@ -109,19 +109,32 @@ class MlDecoderHead(Head):
 
     def answer(self, features: Tensor) -> HeadAnswer:
         """Let the queries read the map; `pooled` is the mean of the embedded map."""
-        tokens = torch.relu(self.embed(features.flatten(2).transpose(1, 2)))
+        return self.answer_tokens(features.flatten(2).transpose(1, 2))
+
+    def answer_tokens(self, tokens: Tensor, is_there: Tensor | None = None) -> HeadAnswer:
+        """Let the queries read tokens that are no single map, such as those of several views.
+
+        Args:
+            tokens: Float [B, L, D].
+            is_there: Which tokens there are, bool [B, L], at least one a row; None for all. The others change nothing.
+        """
+        tokens = torch.relu(self.embed(tokens))
         # the paper adds the dropped queries to themselves in place of self-attention
-        queries = self.query_norm(self.queries + self.dropout(self.queries)).expand(len(tokens), -1, -1)
+        queries = self.query_norm(self.queries + self.dropout(self.queries)).expand(tokens.shape[0], -1, -1)
         found = F.scaled_dot_product_attention(
             self._heads(self.to_queries(queries)),
             self._heads(self.to_keys(tokens)),
             self._heads(self.to_values(tokens)),
+            attn_mask=None if is_there is None else is_there[:, None, None, :],
             dropout_p=self.config.dropout if self.training else 0.0,
         )
         read = self.read_norm(queries + self.dropout(self.out(found.transpose(1, 2).flatten(2))))
         vectors = self.last_norm(read + self.dropout(self.inner(read)))
         scores = torch.einsum("bkd,kdn->bkn", vectors, self.weight).flatten(1)[:, : self.num_classes]
-        return HeadAnswer(logits=scores + self.bias, pooled=tokens.mean(dim=1))
+        if is_there is None:
+            return HeadAnswer(logits=scores + self.bias, pooled=tokens.mean(dim=1))
+        kept = torch.where(is_there[:, :, None], tokens, 0.0).sum(dim=1)
+        return HeadAnswer(logits=scores + self.bias, pooled=kept / is_there.sum(dim=1, keepdim=True))
 
     def attention(self, features: Tensor) -> Tensor:
         """Return where each query looks, [B, heads, K, h · w], adding up to 1 over positions; without dropout."""

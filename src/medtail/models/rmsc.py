@@ -244,7 +244,7 @@ class GridReading(Reading):
             tokens = torch.cat([average_to_grid(cells, grid).flatten(1, 2) for grid in self.grids], dim=1)
         if self.cls is None:
             return self.block(tokens).mean(dim=1)  # type: ignore[no-any-return]
-        tokens = torch.cat([self.cls.expand(len(tokens), -1, -1), tokens], dim=1)
+        tokens = torch.cat([self.cls.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         return self.block(tokens)[:, 0]  # type: ignore[no-any-return]
 
 
@@ -338,7 +338,7 @@ class ChunkReading(Reading):
     def forward(self, refined: Tensor) -> Tensor:
         """Turn a map into its chunks' tokens, end to end."""
         pooled = refined.mean(dim=(2, 3))
-        tokens = pooled.reshape(len(pooled), self.count, -1)
+        tokens = pooled.reshape(pooled.shape[0], self.count, -1)
         return self.block(tokens).flatten(1)  # type: ignore[no-any-return]
 
 

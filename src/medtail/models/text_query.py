@@ -176,7 +176,7 @@ class TextQueryHead(Head):
     def answer(self, features: Tensor) -> HeadAnswer:
         """Let the texts read the map; `pooled` is the mean of the embedded map."""
         tokens = torch.relu(self.embed(features.flatten(2).transpose(1, 2)))
-        queries = self.query_norm(self.dropout(self.project(self.class_texts))).expand(len(tokens), -1, -1)
+        queries = self.query_norm(self.dropout(self.project(self.class_texts))).expand(tokens.shape[0], -1, -1)
         found = F.scaled_dot_product_attention(
             self._heads(self.to_queries(queries)),
             self._heads(self.to_keys(tokens)),
@@ -190,6 +190,13 @@ class TextQueryHead(Head):
         if self.config.match:
             logits = logits + (queries * values).sum(dim=2) / math.sqrt(self.config.width)
         return HeadAnswer(logits=logits, pooled=tokens.mean(dim=1))
+
+    def attention(self, features: Tensor) -> Tensor:
+        """Return where each text looks, [B, heads, C, h · w], adding up to 1 over positions; without dropout."""
+        tokens = torch.relu(self.embed(features.flatten(2).transpose(1, 2)))
+        queries = self.query_norm(self.project(self.class_texts)).expand(len(tokens), -1, -1)
+        asked, keys = self._heads(self.to_queries(queries)), self._heads(self.to_keys(tokens))
+        return torch.softmax(asked @ keys.transpose(2, 3) / math.sqrt(keys.shape[-1]), dim=-1)
 
     def _heads(self, tokens: Tensor) -> Tensor:
         return tokens.reshape(*tokens.shape[:2], self.config.heads, -1).transpose(1, 2)

@@ -225,7 +225,8 @@ def failure_text(failures: Mapping[str, str]) -> str:
     for name, why in failures.items():
         reasons.setdefault(why.splitlines()[0], []).append(name)
     lines = [
-        f"  {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {why}" for why, names in reasons.items()
+        f"  {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {why}"
+        for why, names in reasons.items()
     ]
     return "\n".join([f"{len(failures)} cell{'' if len(failures) == 1 else 's'} failed:", *lines])
 

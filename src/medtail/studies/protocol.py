@@ -336,7 +336,7 @@ def _check_same(study: Study, root: Path) -> None:
         known = plan["arms"].get(name)
         if known is None:
             continue
-        for change in differences(_settings_of(name, known, root), arm.settings):
+        for change in differences(settings_of(name, known, root), arm.settings):
             problems.add(
                 f"arm {name!r}, {change.key}: found {change.arm!r}; its cells were trained with {change.base!r}."
                 " Give the changed arm another name, or begin in a new folder."
@@ -355,8 +355,14 @@ def _check_same(study: Study, root: Path) -> None:
     problems.raise_if_any(kind=UsageError)
 
 
-def _settings_of(name: str, known: Mapping[str, Any], root: Path) -> Mapping[str, Any]:
-    """Return an arm's settings as they would be written today: keys that came later stand at their defaults."""
+def settings_of(name: str, known: Mapping[str, Any], root: Path) -> Mapping[str, Any]:
+    """Return an arm's settings as they would be written today: keys that came later stand at their defaults.
+
+    Args:
+        name: The arm.
+        known: Its `config` and `settings` in a plan.
+        root: The folder of the plan.
+    """
     try:
         return Arm(name, resolved_config(known["config"], where=str(root / PLAN), folder=root)).settings
     except UsageError:  # a key is gone since

@@ -18,12 +18,16 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
 
 from medtail.errors import MedtailError
 from medtail.runs import read_json, write_json
 from medtail.studies.cells import Cell, is_finished, state_of
 from medtail.studies.claims import read_claim, release, take
+
+if TYPE_CHECKING:
+    from medtail.models.checkpoint import ModelCard
 
 POLL_S = 0.3
 MOST_DEATHS = 2
@@ -161,7 +165,6 @@ def run_cell(cell: Cell) -> None:
     Raises:
         MedtailError: As `training.ensembles.train`.
     """
-    from medtail.models.ensembles import load_members
     from medtail.tables.predictions import read_predictions
     from medtail.training.ensembles import train
 
@@ -169,7 +172,7 @@ def run_cell(cell: Cell) -> None:
     if not began and cell.folder.exists():  # killed before its first file was whole
         shutil.rmtree(cell.folder)
     outcome = train(cell.config, cell.folder, resume=began, quiet=True)
-    networks, card = load_members(cell.folder / "model")
+    networks, card = _networks(cell.folder / "model")
     run = read_json(cell.folder / "run.json")
     tune = read_predictions(cell.predictions())
     write_json(
@@ -188,7 +191,7 @@ def run_cell(cell: Cell) -> None:
             "tune_map": outcome.to_json()["tune_map"],
             "best_epoch": outcome.best_epoch,
             "epochs_run": outcome.epochs_run,
-            "batch_dependent": any(network.batch_dependent for network in networks),
+            "batch_dependent": any(getattr(network, "batch_dependent", False) for network in networks),
             "parameters": sum(p.numel() for network in networks for p in network.parameters()),
             "seconds": round(outcome.seconds, 3),
             "threads": run["threads"],
@@ -196,6 +199,17 @@ def run_cell(cell: Cell) -> None:
             "host": socket.gethostname(),
         },
     )
+
+
+def _networks(folder: Path) -> tuple[Sequence[Any], ModelCard]:
+    """Return the networks of a model folder, whether it answers for images or for studies, and its card."""
+    from medtail.models.ensembles import load_members
+    from medtail.models.study_model import is_study_model, load_study_model
+
+    if is_study_model(folder):
+        model, card = load_study_model(folder)
+        return (model,), card
+    return load_members(folder)
 
 
 def _failed_now(cell: Cell, attempt: str) -> bool:

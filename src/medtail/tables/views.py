@@ -208,17 +208,11 @@ def combine_views(
             f"{manifest.name}, column 'view': no image is frontal (found"
             f" {listing(sorted({str(code) for code in codes}))}); expected AP or PA. Use the rule mean."
         )
-    _check_studies(predictions, named, manifest.name)
-    studies = _own_names(named, predictions.image_ids)
+    patients = predictions.patients if predictions.has_patients else None
+    check_studies(named, where=manifest.name, patients=patients, folds=predictions.folds)
+    studies = own_names(named, predictions.image_ids)
     scores = aggregate_views(predictions.scores, studies, rule=rule, is_frontal=front, frontal_weight=frontal_weight)
-    _, member, sizes = np.unique(studies, return_inverse=True, return_counts=True)
-    census = ViewCensus(
-        studies=len(sizes),
-        several=int((sizes > 1).sum()),
-        without_frontal=int((np.bincount(member, weights=front) == 0).sum()),
-        no_study=int((named == "").sum()),
-        unknown_codes=tuple(sorted(str(code) for code, kind in kinds.items() if kind is None)),
-    )
+    census = take_census(studies, named=named, codes=codes)
     digests = {key: value for key, value in predictions.digests.items() if key != "calibration"}
     return replace(predictions, scores=np.clip(scores, 0.0, 1.0), thresholds=None, digests=digests), census
 
@@ -229,17 +223,53 @@ def _column(manifest: Manifest, name: str, rows: np.ndarray) -> np.ndarray:
     return np.asarray(manifest.frame[name].to_numpy(dtype=object)[rows])
 
 
-def _own_names(named: np.ndarray, image_ids: np.ndarray) -> np.ndarray:
-    """Return a study for every image, one of its own where it has none."""
+def take_census(studies: np.ndarray, *, named: np.ndarray, codes: np.ndarray) -> ViewCensus:
+    """Count what studies are made of.
+
+    Args:
+        studies: Study of each image, text [N], one of its own where none is named; see `own_names`.
+        named: `study_id` as the table has it, text [N].
+        codes: View code of each image, text [N].
+
+    Example:
+        >>> named, codes = np.array(["s", "s", ""], dtype=object), np.array(["PA", "XX", "LL"], dtype=object)
+        >>> take_census(own_names(named, np.array(["a", "b", "c"])), named=named, codes=codes)
+        ViewCensus(studies=2, several=1, without_frontal=1, no_study=1, unknown_codes=('XX',))
+    """
+    kinds = {code: view_kind(str(code)) for code in set(codes)}
+    front = np.array([kinds[code] == "frontal" for code in codes], dtype=bool)
+    _, member, sizes = np.unique(studies, return_inverse=True, return_counts=True)
+    return ViewCensus(
+        studies=len(sizes),
+        several=int((sizes > 1).sum()),
+        without_frontal=int((np.bincount(member, weights=front) == 0).sum()),
+        no_study=int((named == "").sum()),
+        unknown_codes=tuple(sorted(str(code) for code, kind in kinds.items() if kind is None)),
+    )
+
+
+def own_names(named: np.ndarray, image_ids: np.ndarray) -> np.ndarray:
+    """Return a study for every image, text [N], one of its own where it has none."""
     return np.array(
         [f"study\x1f{study}" if study else f"image\x1f{image}" for study, image in zip(named, image_ids, strict=True)]
     )
 
 
-def _check_studies(predictions: Predictions, named: np.ndarray, where: str) -> None:
+def check_studies(named: np.ndarray, *, where: str, patients: np.ndarray | None, folds: np.ndarray) -> None:
+    """Check that each study is of one patient and in one fold.
+
+    Args:
+        named: `study_id` of each image, text [N]; "" is none.
+        where: The table, for messages.
+        patients: Patient of each image, text [N]; None where they are not known.
+        folds: Fold of each image, text [N].
+
+    Raises:
+        MedtailError: Studies are torn; they are named.
+    """
     problems = Problems(where)
-    for what, values in (("patients", predictions.patients), ("folds", predictions.folds)):
-        if what == "patients" and not predictions.has_patients:
+    for what, values in (("patients", patients), ("folds", folds)):
+        if values is None:
             continue
         pairs = {(study, value) for study, value in zip(named, values, strict=True) if study}
         seen: dict[str, int] = {}

@@ -27,6 +27,8 @@ from medtail.pixels.store import PixelStore
 from medtail.runs import write_text
 from medtail.sampling.contract import Feedback, Sampler, shard
 from medtail.tables.manifest import Manifest
+from medtail.tables.studies import gather_studies
+from medtail.tables.views import aggregate_views
 from medtail.training.config import TrainConfig
 from medtail.training.module import TrainingModule
 from medtail.training.progress import EpochReport
@@ -50,6 +52,7 @@ class Feed:
         draws: Rows an epoch.
         world_size: Processes sharing them.
         masks: Lesions of the train rows, where a training asks for them.
+        targets: What is learnt from, [rows, classes], where that is more than the labels; None for these.
     """
 
     manifest: Manifest
@@ -59,6 +62,7 @@ class Feed:
     draws: int
     world_size: int
     masks: MaskStore | None = None
+    targets: np.ndarray | None = None
 
     @property
     def tune_rows(self) -> np.ndarray:
@@ -81,7 +85,7 @@ class Feed:
 
         return PixelBatches(
             self.store,
-            self.manifest.targets,
+            self.manifest.targets if self.targets is None else self.targets,
             batch_size=size,
             rows=lambda epoch: share(self.sampler.draw(epoch)),
             streams=lambda epoch: share(self.sampler.streams(epoch)),
@@ -133,6 +137,9 @@ class RunKeeper(pl.Callback):
         self.progress = progress
         self.report = report
         self._epoch_began = time.perf_counter()
+        self._studies: np.ndarray | None = None
+        if config.optimizer.tune_by == "study":
+            self._studies = gather_studies(feed.manifest.take(feed.tune_rows)).member
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the epoch's rows."""
@@ -156,6 +163,8 @@ class RunKeeper(pl.Callback):
         assert isinstance(pl_module, TrainingModule)
         epoch = pl_module.epoch
         scores, targets = self._tune_scores(pl_module), self.feed.manifest.targets[self.feed.tune_rows]
+        if self._studies is not None:
+            scores = aggregate_views(scores, self._studies)
         quality, classes = tune_quality(scores, targets)
         seconds = time.perf_counter() - self._epoch_began
         settings = self.config.optimizer

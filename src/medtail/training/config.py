@@ -15,10 +15,10 @@ from typing import Annotated, Any, ClassVar, Literal, final
 from pydantic import Field
 
 from medtail.config import CLOSED, apply_overrides, build_config, config_to_dict, read_yaml
-from medtail.errors import MedtailError, Problems, UsageError, did_you_mean
+from medtail.errors import MedtailError, Problems
 from medtail.losses.build import BceConfig, LossConfig
 from medtail.losses.experts import BranchesConfig, SkillDiverseConfig
-from medtail.losses.objectives import ObjectiveConfig, PlainObjectiveConfig, SyntusObjectiveConfig
+from medtail.losses.objectives import ObjectiveConfig, PlainObjectiveConfig, SopConfig, SyntusObjectiveConfig
 from medtail.models.backbones import BackboneConfig, DualConfig, EfficientNetConfig, map_weights
 from medtail.models.dual import check_size
 from medtail.models.experts import ExpertsConfig
@@ -38,9 +38,16 @@ from medtail.sampling.build import (
 )
 from medtail.tables.selection import select_classes as select_classes
 from medtail.training.mixing import BalancedMixupConfig, MixConfig
-from medtail.training.recipes import RECIPES
-from medtail.training.second import LogitAdjustmentConfig, RetrainConfig, SecondConfig, TauNormConfig
+from medtail.training.recipes import recipe_layers
+from medtail.training.second import (
+    LogitAdjustmentConfig,
+    RetrainConfig,
+    SecondConfig,
+    StudyFusionConfig,
+    TauNormConfig,
+)
 from medtail.training.tail_mix import TailMixConfig
+from medtail.training.tta import read_plan
 
 Keep = Literal["best", "best_f1", "last"]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -70,6 +77,7 @@ class OptimConfig:
         keep: Which epoch's weights become the model: the `best` by tune mAP, `best_f1` by tune macro F1 after decoding
             (see `training.quality`), or the `last`. With a handful of tune positives a class the best epoch is mostly
             luck; the last of a cosine schedule, averaged, is the safer pick.
+        tune_by: What tune mAP and F1 are of: each `image`, or each image with the mean score of its `study`.
         patience: Stop after so many epochs without a better one; None never stops early. Needs one of the best.
         freeze_epochs: First epochs in which only the head learns.
         precision: `auto` is bf16 on a GPU and 32 bits on a CPU.
@@ -88,6 +96,7 @@ class OptimConfig:
     gradient_clip: Positive | None = 1.0
     ema_decay: ShareOfOne | None = 0.99
     keep: Keep = "best"
+    tune_by: Literal["image", "study"] = "image"
     patience: Natural | None = None
     freeze_epochs: Annotated[int, Field(ge=0)] = 0
     precision: Literal["auto", "32", "bf16"] = "auto"
@@ -141,6 +150,10 @@ class TrainConfig:
         logging: Where numbers go.
         members: Networks to train, each from a seed of its own; their scores are averaged.
         test_time_flip: Average the scores of an image and its mirror image.
+        tta: Versions of an image whose logits are averaged at prediction: `flip`, `flip_rotate_scale` or `random:K`;
+            see `training.tta`. Thresholds are chosen on scores made so. None is the image alone.
+        pseudo_labels: Learn, where nobody assessed, from the columns `meta_pseudo:CLASS` that `medtail data
+            pseudo-label` writes. They count for nothing else: frequencies, samplers and thresholds know only labels.
         seed: Seed of everything random.
         threads: CPU threads of torch; its own default if None.
         accelerator: `auto` takes a GPU where there is one.
@@ -170,6 +183,8 @@ class TrainConfig:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     members: Annotated[int, Field(ge=1, le=50)] = 1
     test_time_flip: bool = False
+    tta: str | None = None
+    pseudo_labels: bool = False
     seed: int = 0
     threads: Natural | None = None
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -192,6 +207,9 @@ class TrainConfig:
                 f" {self.objective.kind!r}; expected `batch_mixer: null`, or that objective."
             )
         check_experts(self.objective, head=self.head, sampler=self.sampler, has_streams=has_streams)
+        if isinstance(self.objective, SopConfig):
+            mixes = self.mix is not None or self.tail_mix is not None
+            self.objective.check(mixes=mixes, processes=self.devices * self.num_nodes)
         if isinstance(self.mix, BalancedMixupConfig) and self.tail_mix is not None:
             raise MedtailError(
                 "mix.kind: 'balanced_mixup' shows no row of the second stream alone, which is what tail_mix varies;"
@@ -214,6 +232,12 @@ class TrainConfig:
             )
         if self.second is not None:
             self.second_stage()
+        if self.pseudo_labels and isinstance(self.sampler, PolicySamplerConfig):
+            raise MedtailError("pseudo_labels: found true with sampler 'policy', which learns from labels alone.")
+        if self.tta is not None:
+            read_plan(self.tta)
+            if self.test_time_flip:
+                raise MedtailError("tta: found beside test_time_flip, which averages scores; expected one of them.")
         if self.band.kind == "none":
             return
         if self.pixels.fill != "mirror":
@@ -237,6 +261,9 @@ class TrainConfig:
                     f"second: found 'logit_adjustment' with members {self.members}, whose scores are averaged; expected"
                     " members 1. Adjust the average instead: `medtail calibrate RUN --method logit_adjustment`."
                 )
+            return replace(self, second=None)
+        if isinstance(second, StudyFusionConfig):
+            second.check(self.objective, members=self.members, processes=self.devices * self.num_nodes)
             return replace(self, second=None)
         needs_linear = isinstance(second, TauNormConfig) or second.learn == "scales"
         if needs_linear and not (isinstance(self.head, LinearHeadConfig) and not self.head.scales):
@@ -312,6 +339,8 @@ def load_train_config(path: Path | str, *, overrides: Sequence[str] = ()) -> Tra
             values[key] = os.path.abspath(Path(str(values[key])).expanduser())
     if "head.texts" in typed and isinstance(values["head"].get("texts"), str):
         values["head"]["texts"] = os.path.abspath(Path(values["head"]["texts"]).expanduser())
+    if "second.init" in typed and isinstance(values["second"].get("init"), str):
+        values["second"]["init"] = os.path.abspath(Path(values["second"]["init"]).expanduser())
     if "sampler.schedule" in typed and isinstance(values["sampler"].get("schedule"), str):
         values["sampler"]["schedule"] = os.path.abspath(Path(values["sampler"]["schedule"]).expanduser())
     return train_config(values, where=path.name, folder=path.parent)
@@ -338,10 +367,10 @@ def train_config(values: Mapping[str, Any], *, where: str = "config", folder: Pa
     """
     recipe = values.get("recipe")
     if recipe is not None:
-        if recipe not in RECIPES:
-            hint = did_you_mean(str(recipe), RECIPES) or f"; known: {', '.join(RECIPES)}"
-            raise UsageError(f"{where}, recipe: no recipe {recipe!r}{hint}")
-        values = merge(RECIPES[recipe].config, values)
+        under: Mapping[str, Any] = {}
+        for layer in recipe_layers(str(recipe), where=where):
+            under = merge(under, layer)
+        values = merge(under, values)
     config = build_config(TrainConfig, values, where=where)
     return _resolve(config, folder if folder is not None else Path())
 
@@ -391,6 +420,8 @@ def _resolve(config: TrainConfig, folder: Path) -> TrainConfig:
     second = config.second
     if isinstance(second, RetrainConfig):
         second = replace(second, sampler=found(second.sampler))
+    if isinstance(second, StudyFusionConfig) and second.init is not None:
+        second = replace(second, init=absolute(second.init))
     sampler = found(config.sampler)
     manifest = absolute(config.manifest)
     return replace(config, manifest=manifest, cache=cache, backbone=backbone, head=head, sampler=sampler, second=second)
@@ -402,6 +433,10 @@ def portable(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
     relative = os.path.relpath(config.manifest, os.path.abspath(folder))
     if not relative.startswith(os.path.join(*[".."] * 4)):
         values["manifest"] = Path(relative).as_posix()
+    if isinstance(config.second, StudyFusionConfig) and config.second.init is not None:
+        init = os.path.relpath(config.second.init, os.path.abspath(folder))
+        if not init.startswith(os.path.join(*[".."] * 4)):
+            values["second"]["init"] = Path(init).as_posix()
     if isinstance(config.sampler, ReplaySamplerConfig):
         schedule = os.path.relpath(config.sampler.schedule, os.path.abspath(folder))
         if not schedule.startswith(os.path.join(*[".."] * 4)):

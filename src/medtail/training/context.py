@@ -44,11 +44,12 @@ def train_context(
         counts, labels=manifest.labels, num_images=int((is_train & manifest.is_real).sum())
     )
     drawn = drawn_counts(sampler, manifest.targets[sampler.rows], draws=draws, epochs=epochs)
+    context = replace(context, drawn=drawn, num_rows=len(manifest))
     if domain_column is None:
-        return replace(context, drawn=drawn)
+        return context
     domains = domain_numbers(manifest, column=domain_column)[is_train]
     _, sizes = np.unique(domains[domains != UNKNOWN_DOMAIN], return_counts=True)
-    return replace(context, drawn=drawn, num_domains=int((sizes >= 2).sum()))
+    return replace(context, num_domains=int((sizes >= 2).sum()))
 
 
 def joint_counts(manifest: Manifest) -> np.ndarray:

@@ -35,6 +35,7 @@ from medtail.training.fit import (
     finished_outcome,
     prepare_folder,
 )
+from medtail.training.model_card import try_model_card
 from medtail.training.stages import train_one
 
 MEMBERS = "members"
@@ -74,7 +75,9 @@ def train(config: TrainConfig, out: Path | str, *, resume: bool = False, quiet: 
     # a config written in Python has not been through the YAML border: same checks, same messages
     config = build_config(TrainConfig, config_to_dict(config), where="config")
     if config.members == 1:
-        return train_one(config, out, resume=resume, quiet=quiet)
+        outcome = train_one(config, out, resume=resume, quiet=quiet)
+        try_model_card(out)
+        return outcome
     if config.devices * config.num_nodes > 1:
         raise MedtailError(
             f"members: found {config.members} with several devices; expected 1. Train each member as a run of its own"
@@ -90,7 +93,9 @@ def train(config: TrainConfig, out: Path | str, *, resume: bool = False, quiet: 
         if not quiet:
             sys.stderr.write(f"member {number + 1} of {config.members}, seed {member.seed}\n")
         outcomes.append(train_one(member, folder, resume=(folder / "config.yaml").exists(), quiet=quiet))
-    return _join(config, out, outcomes)
+    outcome = _join(config, out, outcomes)
+    try_model_card(out)
+    return outcome
 
 
 def member_seed(seed: int, number: int) -> int:
@@ -126,6 +131,7 @@ def _join(config: TrainConfig, out: Path, outcomes: list[TrainOutcome]) -> Train
             "members": config.members,
             "epochs_run": outcome.epochs_run,
             "test_time_flip": config.test_time_flip,
+            "tta": config.tta,
             "tune_map": outcome.to_json()["tune_map"],
         },
     )

@@ -35,7 +35,7 @@ from medtail.judging.thresholds import choose_thresholds
 from medtail.losses.objective import Objective
 from medtail.losses.objectives import build_objective
 from medtail.models.checkpoint import ModelCard, ModelParts, fill, save_model
-from medtail.models.ensembles import load_members
+from medtail.models.ensembles import check_model
 from medtail.pixels.masks import open_masks
 from medtail.pixels.store import open_store
 from medtail.runs import digest_json, new_folder, read_json, versions, write_json, write_text
@@ -51,9 +51,10 @@ from medtail.training.plan import ModelPlan, measure_band
 from medtail.training.policy_replay import loop_keeper, reads_reward, save_carried, settled_sampler
 from medtail.training.predict import as_predictions, choose_device, score_rows
 from medtail.training.progress import counter, epoch_report
-from medtail.training.rows import usable_rows
+from medtail.training.rows import learnt_targets, usable_rows
 from medtail.training.second import Start
 from medtail.training.state import Progress, optimizer_state, read_state, under_prefix
+from medtail.training.tta import read_plan
 
 FREE_TO_CHANGE = ("cache", "threads", "logging")
 """Keys a resumed run may have changed: they move no weights, or are the machine's business."""
@@ -120,7 +121,8 @@ def train_network(
     if resume and (out / "run.json").exists():
         return finished_outcome(out)
     table = read_manifest(config.manifest, groups=config.groups)
-    manifest = usable_rows(select_classes(table, config.classes), with_reward=reads_reward(config.sampler))
+    chosen = select_classes(table, config.classes)
+    manifest = usable_rows(chosen, with_reward=reads_reward(config.sampler), with_pseudo=config.pseudo_labels)
     counts = count_classes(manifest)
     with _threads(config.threads):
         with counter("prepare images", quiet=quiet or not is_main) as tick:
@@ -150,6 +152,7 @@ def train_network(
             draws=draws,
             world_size=world_size,
             masks=masks,
+            targets=learnt_targets(manifest, config),
         )
         context = train_context(
             manifest,
@@ -358,11 +361,19 @@ def _finish(
             "best_epoch": outcome.best_epoch,
             "epochs_run": outcome.epochs_run,
             "test_time_flip": config.test_time_flip,
+            "tta": config.tta,
             "tune_map": outcome.to_json()["tune_map"],
         },
     )
     device = choose_device("cpu" if config.accelerator == "cpu" else "auto")
-    scores = score_rows(diagnoser, feed.store, rows=feed.tune_rows, device=device, test_time_flip=config.test_time_flip)
+    scores = score_rows(
+        diagnoser,
+        feed.store,
+        rows=feed.tune_rows,
+        device=device,
+        test_time_flip=config.test_time_flip,
+        plan=read_plan(config.tta),
+    )
     unchosen = as_predictions(scores, tune, card, manifest_digest=table.digest)
     card = replace(card, thresholds=choose_thresholds(unchosen))
     if (out / "model").exists():  # left by a run that was cut off just here; run.json is not there yet
@@ -426,7 +437,7 @@ def finished_outcome(out: Path) -> TrainOutcome:
     Raises:
         MedtailError: Its model folder is damaged.
     """
-    load_members(out / "model")  # a damaged run must not pass as finished
+    check_model(out / "model")  # a damaged run must not pass as finished
     value = read_json(out / "run.json")
     return TrainOutcome(
         run=out,

@@ -40,7 +40,7 @@ from medtail.tables.results import Results, read_results
 from medtail.training.config import TrainConfig, load_train_config
 from medtail.training.policy_replay import policy_record
 from medtail.training.predict import predict
-from medtail.training.second import LogitAdjustmentConfig, RetrainConfig, SecondConfig
+from medtail.training.second import LogitAdjustmentConfig, RetrainConfig, SecondConfig, StudyFusionConfig
 
 
 @final
@@ -106,6 +106,10 @@ def judge_run(
     else:
         results = evaluate(predictions, config=config or EvaluationConfig())
         results.write(judged)
+        if fold == "test":
+            from medtail.training.model_card import try_model_card  # which asks this module for the papers
+
+            try_model_card(run)
     return Judgement(predictions, results, manifest)
 
 
@@ -196,12 +200,14 @@ _LOSS_PAPERS = {
     "distribution_balanced": "wu2020",
     "ral": "park2023",
     "equalization": "tan2020",
+    "db_light": "wu2020",
 }
 _OBJECTIVE_PAPERS = {
     "two_way": "kobayashi2023",
     "zlpr": "su2022",
     "partial_labels": "cole2021",
     "influence_balanced": "park2021",
+    "sop": "liu2022c",
     "skill_diverse": "zhang2022",
     "syntus": "zhang2026",
 }
@@ -295,6 +301,10 @@ def _second_papers(second: SecondConfig | None) -> Sequence[str]:
         return ()
     if isinstance(second, LogitAdjustmentConfig):
         return ("menon2021",)
+    if isinstance(second, StudyFusionConfig):
+        decoder = "ridnik2023" if second.fusion.decoder.kind == "ml_decoder" else ""
+        return ("kim2023", decoder, *_sampler_papers(second.sampler),
+                *(() if second.loss is None else _loss_papers(second.loss)))  # fmt: skip
     if not isinstance(second, RetrainConfig):
         return ("kang2020",)
     further = (*_sampler_papers(second.sampler), *(() if second.loss is None else _loss_papers(second.loss)))

@@ -207,6 +207,7 @@ class TrainingModule(pl.LightningModule):
                 progress=self.steps_done / (self.config.optimizer.epochs * self.steps_per_epoch),
                 epoch=self.epoch,
                 drawn=self.drawn,
+                rows=batch["rows"] if self.objective.keeps_rows else None,
             )
         )
         total: Tensor = value.total
@@ -318,6 +319,7 @@ class TrainingModule(pl.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Count the step and move the average."""
         del outputs, batch, batch_idx
+        self.objective.learn()
         self.steps_done += 1
         decay = self.config.optimizer.ema_decay
         if self.averaged is not None and decay is not None:

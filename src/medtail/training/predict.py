@@ -5,6 +5,7 @@ Used at the end of training for the tune fold and by `medtail predict` for any o
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,11 +17,15 @@ from medtail.errors import MedtailError
 from medtail.models.checkpoint import ModelCard
 from medtail.models.diagnoser import Diagnoser
 from medtail.models.ensembles import load_members
+from medtail.models.study_model import StudyDiagnoser, is_study_model, load_study_model
 from medtail.pixels.dataset import PixelBatches, content_masks, to_float
 from medtail.pixels.store import PixelStore, open_store
 from medtail.tables.manifest import FOLDS, Manifest
 from medtail.tables.predictions import Predictions
+from medtail.tables.studies import gather_studies
+from medtail.training.maps import score_studies
 from medtail.training.progress import counter
+from medtail.training.tta import VersionPlan, read_plan
 
 BATCH_SIZE = 64
 Tick = Callable[[int, int], None]
@@ -34,6 +39,7 @@ def predict(
     batch_size: int | None = None,
     device: str = "auto",
     test_time_flip: bool | None = None,
+    tta: VersionPlan | None = None,
     cache: Path | None = None,
     calibrated: bool = True,
     allow_batch_dependent: bool = False,
@@ -48,6 +54,7 @@ def predict(
         batch_size: Images at a time, which changes no score (beyond rounding); 64 if None.
         device: `auto` takes a GPU where there is one; or a name torch knows.
         test_time_flip: Average the scores of an image and its mirror image; None as the run's config says.
+        tta: Versions of each image to average, in place of `test_time_flip`; None as the run's config says.
         cache: Folder of prepared pixels; None as the run's config says.
         calibrated: Apply the model's calibration, where it has one, and use the thresholds chosen after it. It was
             fitted to scores made as the run's config says; another `test_time_flip` makes slightly other ones.
@@ -56,7 +63,8 @@ def predict(
         quiet: Show no progress.
 
     Returns:
-        Scores and targets in the manifest's order, with the model's thresholds, train counts and digests.
+        Scores and targets in the manifest's order, with the model's thresholds, train counts and digests. A model that
+        reads studies gives each image the score of its study, from those of the study's images that are scored here.
 
     Raises:
         MedtailError: No such fold, classes or images are missing, the model folder is damaged, or its scores depend on
@@ -64,7 +72,12 @@ def predict(
     """
     run = Path(run)
     folder = run / "model" if (run / "model").is_dir() else run
-    diagnosers, card = load_members(folder)
+    study_model: StudyDiagnoser | None = None
+    diagnosers: tuple[Diagnoser, ...] = ()
+    if is_study_model(folder):
+        study_model, card = load_study_model(folder)
+    else:
+        diagnosers, card = load_members(folder)
     if not allow_batch_dependent and any(diagnoser.batch_dependent for diagnoser in diagnosers):
         raise MedtailError(
             f"{folder}: its model lets a batch's images attend to each other (head.rmsc.attend 'batch' with at_test"
@@ -80,13 +93,27 @@ def predict(
             f"{manifest.name}, column 'fold': no row is in {fold!r}; nothing to predict. Leave the fold out to score"
             " all rows."
         )
-    if test_time_flip is None:
-        test_time_flip = bool(card.training.get("test_time_flip", False))
+    versions = _versions(card, tta=tta, test_time_flip=test_time_flip, where=f"{folder}, card")
     if cache is None and (run / "config.yaml").exists():
         named = read_yaml(run / "config.yaml").get("cache")
         cache = None if named is None else Path(str(named))
     with counter("prepare images", quiet=quiet) as tick:
         store = open_store(chosen, card.parts.pixels, cache=cache, progress=tick)
+    if study_model is not None:
+        studies = gather_studies(chosen)
+        if not quiet:
+            sys.stderr.write(studies.text(most=study_model.fusion.config.most_views) + "\n")
+        with counter("predict studies", quiet=quiet) as tick:
+            scores = score_studies(
+                study_model,
+                store,
+                studies,
+                batch_size=BATCH_SIZE if batch_size is None else batch_size,
+                device=choose_device(device),
+                plan=versions,
+                progress=tick,
+            )
+        return as_predictions(scores, chosen, card, manifest_digest=manifest.digest, calibrated=calibrated)
     shares = []
     for number, diagnoser in enumerate(diagnosers, start=1):
         text = "predict" if len(diagnosers) == 1 else f"predict, member {number} of {len(diagnosers)}"
@@ -98,12 +125,24 @@ def predict(
                     rows=np.arange(len(chosen)),
                     batch_size=BATCH_SIZE if batch_size is None else batch_size,
                     device=choose_device(device),
-                    test_time_flip=test_time_flip,
+                    plan=versions,
                     progress=tick,
                 )
             )
     scores = np.mean(shares, axis=0)
     return as_predictions(scores, chosen, card, manifest_digest=manifest.digest, calibrated=calibrated)
+
+
+def _versions(card: ModelCard, *, tta: VersionPlan | None, test_time_flip: bool | None, where: str) -> VersionPlan:
+    """Say which versions of an image are scored: those asked for, else those of the training."""
+    if tta is not None:
+        return tta
+    if test_time_flip is None:
+        stored = read_plan(card.training.get("tta"), where=where)
+        if stored.versions > 1:
+            return stored
+        test_time_flip = bool(card.training.get("test_time_flip", False))
+    return read_plan("flip", average="scores") if test_time_flip else VersionPlan()
 
 
 def choose_device(device: str) -> torch.device:
@@ -133,6 +172,7 @@ def score_rows(
     batch_size: int = BATCH_SIZE,
     device: torch.device | None = None,
     test_time_flip: bool = False,
+    plan: VersionPlan | None = None,
     progress: Tick | None = None,
 ) -> np.ndarray:
     """Score rows of a store in eval mode and full precision.
@@ -144,6 +184,7 @@ def score_rows(
         batch_size: Images at a time.
         device: Where to compute; the CPU if None.
         test_time_flip: Average with the scores of the mirror image.
+        plan: Versions of each image to average instead; None for the image alone.
         progress: Called with (rows done, rows).
 
     Returns:
@@ -154,6 +195,9 @@ def score_rows(
     """
     device = device if device is not None else torch.device("cpu")
     diagnoser = diagnoser.to(device).eval()
+    if test_time_flip:
+        plan = read_plan("flip", average="scores")
+    plan = VersionPlan() if plan is None else plan
     layout = torch.channels_last if diagnoser.backbone.is_convolutional else torch.contiguous_format
     num_classes = diagnoser.labels.num_classes
     scores = np.empty((len(rows), num_classes), dtype=np.float64)
@@ -163,9 +207,7 @@ def score_rows(
         for batch in PixelBatches(store, no_targets, batch_size=batch_size, rows=rows):
             images = to_float(batch["images"].to(device)).contiguous(memory_format=layout)
             content = content_masks(batch["content"].to(device), size_px=images.shape[-1])
-            found = diagnoser.scores(images, content)
-            if test_time_flip:
-                found = (found + diagnoser.scores(images.flip(-1), content.flip(-1))) / 2
+            found = plan.scores(diagnoser, images, content, labels=diagnoser.labels, link=diagnoser.link)
             scores[done : done + len(found)] = found.double().cpu().numpy()
             done += len(found)
             if progress is not None:

@@ -1,34 +1,19 @@
 """Recipes: named, complete training configurations that a YAML file may start from.
 
-`recipe: NAME` lays the user's keys over the recipe's. Each says what it is for and where it comes from.
+`recipe: NAME` lays the user's keys over the recipe's, and `recipe: NAME/SIZE` over those of a size, where a recipe has
+several. Each says what it is for and where it comes from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, final
+from typing import Any
 
+from medtail.errors import UsageError, did_you_mean
+from medtail.training.recipe import BOTH, Recipe
+from medtail.training.recipes_cxrlt import CXRLT_RECIPES
 
-@final
-@dataclass(frozen=True)
-class Recipe:
-    """A starting point for a config.
-
-    Attributes:
-        purpose: When to choose it.
-        tasks: Task kinds it runs on.
-        origin: Where its choices come from; keys of the bibliography.
-        config: Keys of a training config.
-    """
-
-    purpose: str
-    tasks: tuple[str, ...]
-    origin: str
-    config: Mapping[str, Any]
-
-
-BOTH = ("multiclass", "multilabel")
+__all__ = ["BOTH", "RECIPES", "Recipe", "recipe_layers"]
 
 _FINE_TUNING: Mapping[str, Any] = {
     "epochs": 20,
@@ -138,4 +123,37 @@ RECIPES: Mapping[str, Recipe] = {
             },
         },
     ),
+    **CXRLT_RECIPES,
 }
+
+
+def recipe_layers(name: str, *, where: str = "config") -> tuple[Mapping[str, Any], ...]:
+    """Return the keys a recipe stands for, the lowest layer first.
+
+    Args:
+        name: `NAME`, or `NAME/SIZE` of a recipe with sizes.
+        where: Whose mistake it is, for messages.
+
+    Raises:
+        UsageError: There is no such recipe, or it has no such size.
+
+    Example:
+        >>> [layer["pixels"]["size_px"] for layer in recipe_layers("cxrlt_baseline/tiny") if "pixels" in layer]
+        [64]
+        >>> len(recipe_layers("baseline"))
+        1
+    """
+    plain, slash, size = name.partition("/")
+    recipe = RECIPES.get(plain)
+    if recipe is None:
+        hint = did_you_mean(plain, RECIPES) or f"; known: {', '.join(RECIPES)}"
+        raise UsageError(f"{where}, recipe: no recipe {name!r}{hint}")
+    if not recipe.sizes:
+        if slash:
+            raise UsageError(f"{where}, recipe: {plain!r} has one size alone, found {name!r}; expected {plain!r}.")
+        return (recipe.config,)
+    size = size if slash else recipe.usual
+    if size not in recipe.sizes:
+        hint = did_you_mean(size, recipe.sizes) or "."
+        raise UsageError(f"{where}, recipe: {plain!r} has the sizes {', '.join(recipe.sizes)}; found {size!r}{hint}")
+    return recipe.config, recipe.sizes[size]

@@ -15,12 +15,30 @@ from typing import Annotated, Any, ClassVar, Literal, final
 from pydantic import Field
 
 from medtail.config import CLOSED
+from medtail.errors import Problems
 from medtail.losses.build import LossConfig
+from medtail.losses.objectives import (
+    ObjectiveConfig,
+    PartialLabelsConfig,
+    PlainObjectiveConfig,
+    SopConfig,
+    TwoWayConfig,
+    ZlprConfig,
+)
 from medtail.models.checkpoint import load_model, read_card
 from medtail.models.diagnoser import Diagnoser
-from medtail.sampling.build import ClassBalancedSamplerConfig, SamplerConfig
+from medtail.models.study_fusion import FusionConfig
+from medtail.sampling.build import (
+    ClassBalancedSamplerConfig,
+    PolicySamplerConfig,
+    SamplerConfig,
+    TwoBranchesSamplerConfig,
+    TwoStreamSamplerConfig,
+    UniformSamplerConfig,
+)
 
 Learn = Literal["classifier", "scales", "all"]
+STUDY_OBJECTIVES = PlainObjectiveConfig | TwoWayConfig | ZlprConfig | PartialLabelsConfig | SopConfig
 
 
 @final
@@ -88,7 +106,70 @@ class LogitAdjustmentConfig:
     kind: Literal["logit_adjustment"] = "logit_adjustment"
 
 
-SecondConfig = Annotated[RetrainConfig | TauNormConfig | LogitAdjustmentConfig, Field(discriminator="kind")]
+@final
+@dataclass(frozen=True, kw_only=True)
+class StudyFusionConfig:
+    """Read all images of a study together: a transformer over the feature maps of the frozen first stage.
+
+    Rows become studies (`study_id`), a study's labels are what any of its images shows, and every image is given the
+    score of its study. The epoch that is kept is the best by tune mAP of these scores. Further settings are those of
+    the training: objective, weight decay, warm-up, average, clipping.
+
+    Attributes:
+        init: Folder of a finished run on the same manifest, whose backbone is used; None trains the first stage here.
+        fusion: The network.
+        features: `stored` makes each image's map once and keeps them on disk while it trains (4 · D · h · w bytes an
+            image); `live` makes them anew in each epoch, with the training's augmentation.
+        epochs: Passes over the studies.
+        batch_size: Studies a step.
+        learning_rate: Peak rate.
+        sampler: Which studies an epoch shows.
+        loss: What is minimised; None as in the first stage.
+        keep: The `best` epoch by tune mAP, or the `last`.
+
+    References:
+        kim2023.
+    """
+
+    __pydantic_config__: ClassVar[Any] = CLOSED
+    kind: Literal["study_fusion"] = "study_fusion"
+    init: str | None = None
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    features: Literal["stored", "live"] = "stored"
+    epochs: Annotated[int, Field(ge=1)] = 10
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    learning_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 3e-4
+    sampler: SamplerConfig = field(default_factory=UniformSamplerConfig)
+    loss: LossConfig | None = None
+    keep: Literal["best", "last"] = "best"
+
+    def check(self, objective: ObjectiveConfig, *, members: int, processes: int) -> None:
+        """Check that the stage can follow a training.
+
+        Raises:
+            MedtailError: It cannot; every reason is named.
+        """
+        problems = Problems("second 'study_fusion'")
+        if members > 1:
+            problems.add(
+                f"members: found {members}; expected 1. Train each with a seed of its own and average their scores:"
+                " `medtail combine ensemble`."
+            )
+        if processes > 1:
+            problems.add(f"devices, num_nodes: found {processes} processes; expected one.")
+        if not isinstance(objective, STUDY_OBJECTIVES):
+            problems.add(
+                f"objective: found {objective.kind!r}, which asks more of a step than a study tells; expected"
+                " 'plain', 'two_way', 'zlpr', 'partial_labels' or 'sop'."
+            )
+        if isinstance(self.sampler, TwoStreamSamplerConfig | TwoBranchesSamplerConfig | PolicySamplerConfig):
+            problems.add(f"sampler: found {self.sampler.kind!r}; expected one with one stream, such as 'uniform'.")
+        problems.raise_if_any()
+
+
+SecondConfig = Annotated[
+    RetrainConfig | TauNormConfig | LogitAdjustmentConfig | StudyFusionConfig, Field(discriminator="kind")
+]
 
 
 @final

@@ -35,7 +35,9 @@ from medtail.training.callbacks import tune_quality
 from medtail.training.config import TrainConfig
 from medtail.training.fit import TrainOutcome, config_digest_of, finished_outcome, prepare_folder, train_network
 from medtail.training.predict import as_predictions, choose_device, score_rows
-from medtail.training.second import LogitAdjustmentConfig, Start, TauNormConfig
+from medtail.training.second import LogitAdjustmentConfig, Start, StudyFusionConfig, TauNormConfig
+from medtail.training.study_stage import check_table, fuse_studies
+from medtail.training.tta import read_plan
 
 FIRST, SECOND = "stages/first", "stages/second"
 
@@ -61,7 +63,13 @@ def train_one(config: TrainConfig, out: Path, *, resume: bool = False, quiet: bo
     prepare_folder(config, out, resume=resume)
     if resume and (out / "run.json").exists():
         return finished_outcome(out)
+    if isinstance(config.second, StudyFusionConfig):
+        check_table(config)
+    if isinstance(config.second, StudyFusionConfig) and config.second.init is not None:
+        return _fuse(config, config.second, out, None, quiet=quiet)
     first = _stage(replace(config, second=None), out / FIRST, quiet=quiet, start=None)
+    if isinstance(config.second, StudyFusionConfig):
+        return _fuse(config, config.second, out, first, quiet=quiet)
     if (out / "model").exists():  # left by a run that was cut off just here; run.json is not there yet
         shutil.rmtree(out / "model")
     if isinstance(config.second, TauNormConfig):
@@ -92,9 +100,29 @@ def _stage(config: TrainConfig, folder: Path, *, quiet: bool, start: Start | Non
     return train_network(config, folder, resume=(folder / "config.yaml").exists(), quiet=quiet, start=start)
 
 
-def _close(config: TrainConfig, outcome: TrainOutcome, *, weights: str) -> TrainOutcome:
+def _fuse(
+    config: TrainConfig, second: StudyFusionConfig, out: Path, first: TrainOutcome | None, *, quiet: bool
+) -> TrainOutcome:
+    """Read studies together, on top of the stage trained here or of the run that was named."""
+    start = out / FIRST if second.init is None else Path(second.init)
+    outcome, card = fuse_studies(config, second, out, first=start, folder=out / SECOND, quiet=quiet)
+    log = pd.read_csv(out / SECOND / "log.csv")
+    if first is not None:
+        before = pd.read_csv(out / FIRST / "log.csv").assign(stage=1)
+        log = pd.concat([before, log.assign(stage=2, epoch=log["epoch"] + first.epochs_run)])
+        outcome = replace(
+            outcome,
+            best_epoch=first.epochs_run + outcome.best_epoch,
+            epochs_run=first.epochs_run + outcome.epochs_run,
+            seconds=first.seconds + outcome.seconds,
+        )
+    write_text(out / "log.csv", log.to_csv(index=False, lineterminator="\n"))
+    return _close(config, outcome, weights=card.digests["weights"], first_run=start)
+
+
+def _close(config: TrainConfig, outcome: TrainOutcome, *, weights: str, first_run: Path | None = None) -> TrainOutcome:
     """Write `run.json`, by which the run is finished."""
-    first = read_json(outcome.run / FIRST / "run.json")
+    first = read_json((outcome.run / FIRST if first_run is None else first_run) / "run.json")
     kept = ("manifest", "manifest_digest", "pixels_digest", "train_images", "tune_images", "device", "threads")
     write_json(
         outcome.run / "run.json",
@@ -175,7 +203,12 @@ def _normalise(
         diagnoser, _ = load_model(first.run / "model")
         normalise_weights(diagnoser, tau=tau)
         scores = score_rows(
-            diagnoser, store, rows=np.arange(len(tune)), device=device, test_time_flip=config.test_time_flip
+            diagnoser,
+            store,
+            rows=np.arange(len(tune)),
+            device=device,
+            test_time_flip=config.test_time_flip,
+            plan=read_plan(config.tta),
         )
         quality = decided_f1(scores, tune.targets, groups=groups)
         tried[f"{tau:g}"] = quality
