@@ -77,9 +77,9 @@ def test_works_from_inference_mode_and_leaves_the_model_as_it_was():
 
 
 def test_bars_are_cold_and_have_no_say_in_the_scale():
-    raw = torch.tensor([[[[9.0, 1.0, 2.0]]]])
-    content = torch.tensor([[[[False, True, True]]]])
-    assert scale_maps(raw, size=(1, 3), content=content).tolist() == [[[[0.0, 0.5, 1.0]]]]
+    raw = torch.tensor([[[[9.0, 0.0, 1.0, 2.0]]]])
+    content = torch.tensor([[[[False, True, True, True]]]])
+    assert scale_maps(raw, size=(1, 4), content=content).tolist() == [[[[0.0, 0.0, 0.5, 1.0]]]]
 
 
 def test_what_speaks_against_a_class_is_cut_off():
