@@ -5,12 +5,13 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 OUT ?= quickstart
 
-.PHONY: help demo test check lint types contracts fast slow clean
+.PHONY: help demo test check lint types contracts docs fast slow clean
 
 help:
 	@echo "make demo   install and run the quickstart on real images (report in $(OUT)/report.html)"
 	@echo "make test   install and run everything CI runs"
 	@echo "make check  the same checks in the environment that is there"
+	@echo "make docs   build the documentation into site/, offline"
 	@echo "make fast   only the default tests, under six minutes"
 
 $(BIN)/python:
@@ -21,7 +22,7 @@ $(VENV)/.demo: constraints.txt pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test: constraints.txt pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install $(PIP_ARGS) --quiet --constraint constraints.txt --editable '.[pretrained,dicom,synthesis,explain,serve,sr,onnx,dev]'
+	$(BIN)/python -m pip install $(PIP_ARGS) --quiet --constraint constraints.txt --editable '.[pretrained,dicom,synthesis,explain,serve,sr,onnx,docs,dev]'
 	@touch $@
 
 demo: $(VENV)/.demo
@@ -29,7 +30,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test check
 
-check: lint types contracts fast slow
+check: lint types contracts docs fast slow
 
 lint:
 	$(BIN)/ruff check .
@@ -41,6 +42,11 @@ types:
 contracts:
 	$(BIN)/lint-imports
 
+# not --quiet: it would swallow the warnings that strict counts
+docs: export NO_MKDOCS_2_WARNING = 1
+docs:
+	$(BIN)/mkdocs build
+
 # one thread a process: two processes with two threads each wait for each other on two cores
 fast: export OMP_NUM_THREADS = 1
 fast:
@@ -51,4 +57,4 @@ slow:
 	$(BIN)/python -m pytest -q -m slow -n 2 --dist load --durations=10
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""The page on CXR-LT systems does what it says, and NIH goes from its table to a scored, packed submission."""
+"""NIH goes from its table to a scored, packed submission."""
 
 from __future__ import annotations
 
@@ -11,16 +11,6 @@ from medtail.cli.main import call
 from medtail.sources.nih_cxr import FINDINGS
 from medtail.tables.manifest import read_manifest
 from medtail.tables.predictions import Predictions
-
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "cxr_lt_systems.md"
-
-
-def test_the_python_of_the_page_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    blocks = PAGE.read_text(encoding="utf-8").split("```python\n")[1:]
-    assert blocks
-    for block in blocks:
-        exec(compile(block.partition("```")[0], PAGE.name, "exec"), {})
 
 
 def test_nih_runs_tasks_1_to_3_from_its_table_to_a_scored_zip(

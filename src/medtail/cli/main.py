@@ -102,7 +102,7 @@ def call(arguments: list[str]) -> int:
         0 done, 1 data or run failed, 2 wrong use, 130 interrupted.
     """
     try:
-        app(args=arguments, standalone_mode=True)
+        app(args=arguments, prog_name="medtail", standalone_mode=True)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     except UsageError as error:
