@@ -48,6 +48,8 @@ def test_a_free_port_is_chosen_and_named() -> None:
     try:
         assert listener.settings.port > 0
         assert listener.settings.url == f"http://127.0.0.1:{listener.settings.port}/"
+        # without it an answer's body waits for the client to acknowledge the header
+        assert listener._bound.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     finally:
         listener.close()
 

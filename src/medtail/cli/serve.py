@@ -50,7 +50,9 @@ def serve(
     burst: Annotated[int, typer.Option(help="Requests one address may make at once.")] = 60,
     limit_rate: Annotated[bool, typer.Option("--limit-rate/--no-rate-limit", help="Keep --rate.")] = True,
     decoders: Annotated[int, typer.Option(help="Processes that open files.")] = 2,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of the model.", show_default=False)] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of the model; half the cores if left out.", show_default=False)
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Serve a trained run: one page that works offline, and a JSON interface. For research use only.

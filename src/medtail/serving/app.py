@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -100,10 +101,9 @@ class Service:
         self._model.shutdown(wait=True, cancel_futures=True)
 
     def _set_threads(self) -> None:
-        if self.settings.threads is not None:
-            import torch
+        import torch
 
-            torch.set_num_threads(self.settings.threads)
+        torch.set_num_threads(self.settings.threads or max(1, (os.cpu_count() or 1) // 2))
 
     @asynccontextmanager
     async def admitted(self) -> AsyncIterator[None]:

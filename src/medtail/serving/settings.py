@@ -36,7 +36,8 @@ class ServeSettings:
         rate: Requests a second from one address, on average; None for no limit.
         burst: Requests one address may make at once before `rate` counts.
         decoders: Processes that open files, 1 to 32.
-        threads: CPU threads of the model; None leaves torch's choice.
+        threads: CPU threads of the model; None takes half the cores, at least 1: files are opened beside it, and a
+            thread that waits for work takes the core from one that has some.
         heat_maps: Offer heat maps.
 
     Raises:
