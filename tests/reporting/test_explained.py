@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from medtail.errors import MedtailError
-from medtail.reporting.explained import MOST_PICTURES, explained_sections, write_explained_page
+from medtail.reporting.explained import MOST_PICTURES, explained_sections, sections_of_model, write_explained_page
 
 
 def folder_of(tmp_path, *, maps=2, passed=True, hostile="shape=oval"):
@@ -57,3 +57,13 @@ def test_another_folder_is_refused(tmp_path):
     (tmp_path / "explain.json").write_text('{"format": "x"}')
     with pytest.raises(MedtailError, match="format 'x' is unknown; expected 'medtail-explain/1'"):
         explained_sections(tmp_path)
+
+
+def test_maps_of_another_model_are_refused(tmp_path):
+    folder = folder_of(tmp_path)
+    record = json.loads((folder / "explain.json").read_text())
+    (folder / "explain.json").write_text(json.dumps({**record, "model": "a" * 64}))
+    assert [part.title for part in sections_of_model(folder, model="a" * 64)][-1] == "Before you believe a map"
+    assert sections_of_model(folder, model=None)
+    with pytest.raises(MedtailError, match="of the model aaaaaaaaaaaa; expected bbbbbbbbbbbb"):
+        sections_of_model(folder, model="b" * 64)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import itertools
+import json
 import re
 from collections import Counter
 from dataclasses import replace
@@ -185,6 +186,32 @@ def whole(judged, tmp_path_factory) -> tuple[str, str]:
         for name in ("a.html", "b.html")
     )
     return first, second
+
+
+def test_heat_maps_of_the_model_have_a_section_and_those_of_another_are_refused(judged, tmp_path) -> None:
+    measure = {
+        "class": "",
+        "measure": "gap_over_chance",
+        "value": 0.5,
+        "low": 0.4,
+        "high": 0.6,
+        "maps": 1,
+        "patients": 1,
+    }
+    record = {
+        "format": "medtail-explain/1", "method": "layer_cam", "branch": "joint", "members": 1, "model": "a" * 64,
+        "verdicts": {"randomisation": {"passed": False, "words": f"failed: {judged.evil}"}}, "sanity": [measure],
+        "maps": [],
+    }  # fmt: skip
+    (tmp_path / "explain.json").write_text(json.dumps(record))
+    given = {"predictions": judged.predictions, "results": judged.results, "title": "T", "explained": tmp_path}
+    page = write_report(tmp_path / "r.html", **given).read_text("utf-8")
+    assert '<a href="#explained">Where the model looks</a>' in page
+    assert "Randomisation check failed: " in page
+    assert judged.evil not in page
+    assert "Before you believe a map" in page
+    with pytest.raises(MedtailError, match="of the model aaaaaaaaaaaa; expected bbbbbbbbbbbb"):
+        write_report(tmp_path / "s.html", **given, card={"digests": {"weights": "b" * 64}})
 
 
 def test_every_section_of_the_judge_stands_in_order_and_well_formed(whole) -> None:

@@ -150,6 +150,9 @@ def report(
     retargeted: Annotated[
         Path | None, typer.Option(help="retargeted.csv of `medtail retarget`, for other prevalences.")
     ] = None,
+    explained: Annotated[
+        Path | None, typer.Option(help="Folder of `medtail explain` of this run, for its heat maps and their checks.")
+    ] = None,
     allow_batch_dependent: Annotated[
         bool, typer.Option("--allow-batch-dependent", help="Accept scores that depend on an image's batch.")
     ] = False,
@@ -169,9 +172,12 @@ def report(
             out,
             title=title,
             retargeted=elsewhere,
+            explained=explained,
             allow_batch_dependent=allow_batch_dependent,
             quiet=quiet,
         )
+    elif explained is not None:
+        raise UsageError("--explained: needs a run; a results folder has no model.")
     elif (source / "results.csv").is_file():
         _report_results(source, out, manifest=manifest, title=title, retargeted=elsewhere)
     else:

@@ -120,6 +120,25 @@ def explained_sections(folder: Path) -> list[Section]:
     ]
 
 
+def sections_of_model(folder: Path, *, model: str | None) -> list[Section]:
+    """Return `explained_sections` with its cautions, for the report of the same model.
+
+    Args:
+        folder: What `medtail explain` wrote.
+        model: SHA-256 of the reported model's weights; None if unknown, and then nothing is compared.
+
+    Raises:
+        MedtailError: It is no explain folder, or of another model.
+    """
+    known = read_explained(folder).get("model")
+    if known is not None and model is not None and known != model:
+        raise MedtailError(
+            f"{folder}: its heat maps are of the model {known[:12]}; expected {model[:12]}, the one that is reported."
+            " Explain this run into a new folder."
+        )
+    return [*explained_sections(folder), Section("explained-cautions", "Before you believe a map", words=CAUTIONS)]
+
+
 def _lede(record: Mapping[str, Any]) -> str:
     images = len({row["image_id"] for row in record["maps"]})
     patients = len({row["patient"] for row in record["maps"]})

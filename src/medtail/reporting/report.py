@@ -24,6 +24,7 @@ from medtail.reporting.bibliography import format_references
 from medtail.reporting.class_table import class_table
 from medtail.reporting.curves import class_curves, confusion_plot, reliability_plot
 from medtail.reporting.examples import ClassExamples, gather_examples
+from medtail.reporting.explained import sections_of_model
 from medtail.reporting.facts import (
     UNKNOWN,
     ClassFacts,
@@ -40,6 +41,7 @@ from medtail.reporting.figures import forest_plot, frequency_plot, legend, train
 from medtail.reporting.glance import headlines
 from medtail.reporting.page import packaged, page_template, security_policy, version_of_medtail
 from medtail.reporting.policy import PolicyRecord, policy_section
+from medtail.reporting.section_page import Section
 from medtail.reporting.sections import judge_sections
 from medtail.reporting.summary import count, summarise
 from medtail.reporting.terms import terms
@@ -82,6 +84,7 @@ def write_report(
     tune: Predictions | None = None,
     retargeted: Results | None = None,
     policy: PolicyRecord | None = None,
+    explained: Path | None = None,
 ) -> Path:
     """Write the report of one judgement as one HTML file, atomically. The same inputs give the same bytes.
 
@@ -100,19 +103,26 @@ def write_report(
             leaves both out.
         retargeted: Re-targeted results of these predictions (`medtail retarget`); None leaves the section out.
         policy: What a sampler that learnt its levels has left; None where there was none.
+        explained: What `medtail explain` wrote of this model: heat maps and whether they can be believed; None leaves
+            the section out.
 
     Returns:
         `out`.
 
     Raises:
         MedtailError: The file cannot be written, train counts in the card or the header are malformed, or `tune` or
-            `retargeted` belong to other scores.
+            `retargeted` belong to other scores, or `explained` to another model.
     """
     out = Path(out)
     parts = (predictions, results, title, card, config, manifest, read_image, log, methods, tune, retargeted, policy)
-    page = _template().render(_context(*parts))
+    heat = () if explained is None else sections_of_model(explained, model=_weights(card))
+    page = _template().render(_context(*parts, heat))
     write_text(out, page)
     return out
+
+
+def _weights(card: Mapping[str, Any] | None) -> str | None:
+    return None if card is None else card.get("digests", {}).get("weights")
 
 
 def _context(
@@ -128,6 +138,7 @@ def _context(
     tune: Predictions | None,
     retargeted: Results | None,
     policy: PolicyRecord | None,
+    heat: Sequence[Section],
 ) -> dict[str, Any]:
     header = results.header
     fold = _fold(predictions, results)
@@ -151,6 +162,7 @@ def _context(
     ]
     sections += [("generated", "Generated images in training")] if policy is not None else []
     sections += [("examples", "Example images")] if examples else []
+    sections += [("explained", "Where the model looks")] if heat else []
     sections += [
         ("data", "Data card"),
         ("methods", "Model, settings and versions"),
@@ -196,6 +208,7 @@ def _context(
         "closer": closer,
         "confusions": _confusions(predictions),
         "training": training,
+        "heat": heat,
         "ratio_policy": None if policy is None else policy_section(policy, panels),
         "examples": examples,
         "titles": ALONE,

@@ -132,6 +132,7 @@ def report_run(
     *,
     title: str | None = None,
     retargeted: Results | None = None,
+    explained: Path | None = None,
     allow_batch_dependent: bool = False,
     quiet: bool = False,
 ) -> Path:
@@ -142,6 +143,7 @@ def report_run(
         out: The HTML file.
         title: Its title; the run's name if None.
         retargeted: Re-targeted results of the test fold (`medtail retarget`), for a section of their own.
+        explained: What `medtail explain` wrote of this run, for a section of its own.
         allow_batch_dependent: See `predict.predict`.
         quiet: Show no progress.
 
@@ -149,7 +151,7 @@ def report_run(
         `out`.
 
     Raises:
-        MedtailError: As `judge_run`, or `retargeted` is of other scores.
+        MedtailError: As `judge_run`, `retargeted` is of other scores, or `explained` of another model.
     """
     judgement = judge_run(run, allow_batch_dependent=allow_batch_dependent, quiet=quiet)
     settings = load_train_config(run / "config.yaml")
@@ -170,6 +172,7 @@ def report_run(
         tune=_tune_rows(run),
         retargeted=retargeted,
         policy=policy_record(run),
+        explained=explained,
     )
 
 
