@@ -82,3 +82,8 @@ def test_heat_of_the_bars_does_not_leak_into_the_image():
     heat = np.ones((16, 16), np.float32)
     heat[4:12] = 0.0  # a wide image fills the rows 4 to 11
     assert to_image(heat, height=20, width=40, config=PixelConfig(size_px=16)).max() == 0.0
+
+
+def test_heat_that_is_no_number_is_refused_and_not_painted_cold() -> None:
+    with pytest.raises(MedtailError, match="no numbers"):
+        overlay(np.zeros((1, 2), np.uint8), np.array([[np.nan, 1.0]]))

@@ -118,7 +118,7 @@ class ImageFindings:
     def to_json(self) -> dict[str, Any]:
         """Return plain values for strict JSON: no NaN, no tuples."""
         value = asdict(self)
-        value["findings"] = [asdict(finding) for finding in self.findings]
+        value["findings"] = list(value["findings"])
         value["cautions"] = list(self.cautions)
         if self.tirads is not None and self.tirads.level_range is not None:
             value["tirads"]["level_range"] = list(self.tirads.level_range)

@@ -32,7 +32,7 @@ def overlay(image: np.ndarray, heat: np.ndarray, *, opacity: float = 0.45) -> np
         uint8 [H, W, 3].
 
     Raises:
-        MedtailError: Shapes or types do not fit, or the opacity is outside [0, 1].
+        MedtailError: Shapes or types do not fit, heat is no number, or the opacity is outside [0, 1].
 
     Example:
         >>> overlay(np.full((1, 2), 100, np.uint8), np.array([[0.0, 1.0]]), opacity=1.0).tolist()
@@ -44,7 +44,11 @@ def overlay(image: np.ndarray, heat: np.ndarray, *, opacity: float = 0.45) -> np
         raise MedtailError(f"heat: found {list(heat.shape)}; expected {list(image.shape[:2])}, as the image.")
     if not 0 <= opacity <= 1:
         raise MedtailError(f"opacity: found {opacity!r}; expected 0 to 1.")
-    heat = np.clip(np.nan_to_num(heat.astype(np.float32)), 0.0, 1.0)
+    if not np.isfinite(heat).all():
+        raise MedtailError(
+            "heat: has values that are no numbers; expected [0, 1]. The model diverged: train again."
+        )
+    heat = np.clip(heat.astype(np.float32), 0.0, 1.0)
     place = heat * (len(RAMP) - 1)
     below = np.minimum(place.astype(np.int64), len(RAMP) - 2)
     colour = RAMP[below] + (place - below)[..., None] * (RAMP[below + 1] - RAMP[below])

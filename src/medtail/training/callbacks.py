@@ -18,7 +18,7 @@ from typing import Any, final
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medtail.judging.metrics import average_precision
 from medtail.pixels.dataset import Batch, PixelBatches
@@ -213,17 +213,15 @@ class RunKeeper(pl.Callback):
         )
 
     def _write(self, module: TrainingModule, *, is_best: bool) -> None:
-        # the best weights go first: should a kill fall between, the state still tells of the epoch before, and
-        # running that epoch again writes the same best weights
-        if is_best:
-            write_state(self.run / BEST, tensors=module.judged.state_dict(), progress=self.progress)
-        tensors = with_prefix(module.diagnoser.state_dict(), "model")
-        if module.averaged is not None:
-            tensors |= with_prefix(module.averaged.state_dict(), "average")
-        tensors |= with_prefix(module.objective.state_dict(), "objective")
-        tensors |= with_prefix(optimizer_tensors(module.optimizer), "optimizer")
-        write_state(self.run / LAST, tensors=tensors, progress=self.progress)
-        write_text(self.run / "log.csv", log_text(self.progress.log))
+        write_epoch(
+            self.run,
+            progress=self.progress,
+            network=module.diagnoser,
+            averaged=module.averaged,
+            objective=module.objective,
+            optimizer=module.optimizer,
+            best=module.judged if is_best else None,
+        )
 
     def _feedback(self, module: TrainingModule) -> Feedback:
         """Put together what all processes saw of the epoch's rows, in the order of the draw."""
@@ -258,6 +256,40 @@ def _refuse_scores(epoch: int) -> np.ndarray:
         f"epoch {epoch + 1}: the model gives scores on tune that are no numbers; its weights have diverged. Lower"
         " optimizer.learning_rate; the state of the epoch before is kept."
     )
+
+
+def write_epoch(
+    folder: Path,
+    *,
+    progress: Progress,
+    network: nn.Module,
+    averaged: nn.Module | None,
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    best: nn.Module | None,
+) -> None:
+    """Write what a finished epoch has left: best weights, the state to go on from, the log.
+
+    Args:
+        folder: The run.
+        progress: After the epoch.
+        network: What learns.
+        averaged: Its moving average; None where there is none.
+        objective: With parameters and states of its own.
+        optimizer: Of the network.
+        best: What is kept if this epoch is the best so far; None if it is not.
+    """
+    # the best weights go first: should a kill fall between, the state still tells of the epoch before, and running
+    # that epoch again writes the same best weights
+    if best is not None:
+        write_state(folder / BEST, tensors=best.state_dict(), progress=progress)
+    tensors = with_prefix(network.state_dict(), "model")
+    if averaged is not None:
+        tensors |= with_prefix(averaged.state_dict(), "average")
+    tensors |= with_prefix(objective.state_dict(), "objective")
+    tensors |= with_prefix(optimizer_tensors(optimizer), "optimizer")
+    write_state(folder / LAST, tensors=tensors, progress=progress)
+    write_text(folder / "log.csv", log_text(progress.log))
 
 
 def log_text(rows: tuple[Mapping[str, float | int | None], ...]) -> str:

@@ -32,14 +32,13 @@ from medtail.models.checkpoint import fill
 from medtail.models.diagnoser import Diagnoser, link_scores
 from medtail.models.study_fusion import StudyFusion
 from medtail.models.study_model import StudyDiagnoser
-from medtail.runs import write_text
 from medtail.sampling.build import build_sampler
 from medtail.sampling.contract import Sampler
 from medtail.seeding import stream, stream_seed
 from medtail.tables.manifest import Manifest
 from medtail.tables.studies import Studies, study_manifest
 from medtail.tables.tail import count_classes
-from medtail.training.callbacks import BEST, LAST, log_text, tune_quality
+from medtail.training.callbacks import BEST, LAST, tune_quality, write_epoch
 from medtail.training.config import TrainConfig
 from medtail.training.context import train_context
 from medtail.training.maps import MapSource, read_studies
@@ -50,11 +49,8 @@ from medtail.training.second import StudyFusionConfig
 from medtail.training.state import (
     Progress,
     optimizer_state,
-    optimizer_tensors,
     read_state,
     under_prefix,
-    with_prefix,
-    write_state,
 )
 
 
@@ -302,16 +298,15 @@ class FusionTrainer:
         self.progress = self.progress.after_epoch(
             row, tune_map=quality, seconds=seconds, sampler=sampler, keep=self.plan.second.keep
         )
-        # best first, as in `callbacks.RunKeeper`: a kill in between runs the epoch again
-        if self.progress.best_epoch == self.progress.epochs_done - 1:
-            write_state(self.folder / BEST, tensors=self.judged.state_dict(), progress=self.progress)
-        tensors = with_prefix(self.fusion.state_dict(), "model")
-        if self.averaged is not None:
-            tensors |= with_prefix(self.averaged.state_dict(), "average")
-        tensors |= with_prefix(self.objective.state_dict(), "objective")
-        tensors |= with_prefix(optimizer_tensors(self.optimizer), "optimizer")
-        write_state(self.folder / LAST, tensors=tensors, progress=self.progress)
-        write_text(self.folder / "log.csv", log_text(self.progress.log))
+        write_epoch(
+            self.folder,
+            progress=self.progress,
+            network=self.fusion,
+            averaged=self.averaged,
+            objective=self.objective,
+            optimizer=self.optimizer,
+            best=self.judged if self.progress.best_epoch == self.progress.epochs_done - 1 else None,
+        )
 
 
 def best_model(plan: FusionPlan, image_model: Diagnoser, *, folder: Path) -> StudyDiagnoser:
