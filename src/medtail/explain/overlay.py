@@ -45,9 +45,7 @@ def overlay(image: np.ndarray, heat: np.ndarray, *, opacity: float = 0.45) -> np
     if not 0 <= opacity <= 1:
         raise MedtailError(f"opacity: found {opacity!r}; expected 0 to 1.")
     if not np.isfinite(heat).all():
-        raise MedtailError(
-            "heat: has values that are no numbers; expected [0, 1]. The model diverged: train again."
-        )
+        raise MedtailError("heat: has values that are no numbers; expected [0, 1]. The model diverged: train again.")
     heat = np.clip(heat.astype(np.float32), 0.0, 1.0)
     place = heat * (len(RAMP) - 1)
     below = np.minimum(place.astype(np.int64), len(RAMP) - 2)
