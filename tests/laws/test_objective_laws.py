@@ -19,6 +19,7 @@ from medtail.losses.contract import LossContext
 from medtail.losses.objective import Objective, Step
 from medtail.losses.objectives import (
     BranchesConfig,
+    ContrastConfig,
     InfluenceBalancedConfig,
     ObjectiveConfig,
     PartialLabelsConfig,
@@ -56,6 +57,8 @@ CONFIGS: dict[str, ObjectiveConfig] = {
     "branches equal": BranchesConfig(schedule="equal", consistency=0.3),
     "skill_diverse": SkillDiverseConfig(),
     "skill_diverse sigmoid": SkillDiverseConfig(link="sigmoid", inverse=1.0),
+    "contrast": ContrastConfig(),
+    "contrast one": ContrastConfig(negatives=1, weight=0.5, temperature=2.0),
     "sop": SopConfig(),
     "sop begun": SopConfig(start=0.4),
 }

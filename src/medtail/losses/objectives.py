@@ -10,6 +10,7 @@ from pydantic import Field
 from medtail.config import CLOSED, build_config, config_to_dict
 from medtail.losses.build import LossConfig, build_loss
 from medtail.losses.contract import LossContext
+from medtail.losses.contrastive import Contrast, ContrastConfig
 from medtail.losses.experts import Branches, BranchesConfig, SkillDiverse, SkillDiverseConfig
 from medtail.losses.influence import InfluenceBalanced, InfluenceBalancedConfig
 from medtail.losses.objective import Objective, PlainObjective
@@ -21,6 +22,7 @@ from medtail.losses.tasks import TasksObjective, TasksObjectiveConfig
 
 __all__ = [
     "BranchesConfig",
+    "ContrastConfig",
     "InfluenceBalancedConfig",
     "ObjectiveConfig",
     "PartialLabelsConfig",
@@ -55,7 +57,8 @@ ObjectiveConfig = Annotated[
     | InfluenceBalancedConfig
     | BranchesConfig
     | SkillDiverseConfig
-    | SopConfig,
+    | SopConfig
+    | ContrastConfig,
     Field(discriminator="kind"),
 ]
 
@@ -67,7 +70,7 @@ def uses_loss(config: ObjectiveConfig) -> bool:
         >>> uses_loss(PlainObjectiveConfig()), uses_loss(ZlprConfig())
         (True, False)
     """
-    users = PlainObjectiveConfig | PartialLabelsConfig | InfluenceBalancedConfig | BranchesConfig
+    users = PlainObjectiveConfig | PartialLabelsConfig | InfluenceBalancedConfig | BranchesConfig | ContrastConfig
     return isinstance(config, users)
 
 
@@ -114,5 +117,7 @@ def build_objective(config: ObjectiveConfig, *, loss: LossConfig, context: LossC
             return SkillDiverse(config, context=context)
         case SopConfig():
             return Sop(config, context=context)
+        case ContrastConfig():
+            return Contrast(config, loss=build_loss(loss, context))
         case _:
             assert_never(config)
