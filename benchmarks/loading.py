@@ -94,7 +94,9 @@ def compare(manifest: Manifest, *, size_px: int, cache: Path, repeats: int) -> N
         return (to_float(batch["images"]) for batch in batches)
 
     def bare_map() -> Iterable[torch.Tensor]:
-        pixels = np.asarray(store.file.pixels())
+        pixels = np.memmap(
+            store.files.pixels_path(0), np.uint8, mode="r", shape=(store.files.count, *store.files.shape)
+        )
         chunks = np.split(order.permutation(len(pixels)), range(BATCH_SIZE, len(pixels), BATCH_SIZE))
         return (torch.from_numpy(pixels[chunk]).float().div_(255) for chunk in chunks)
 

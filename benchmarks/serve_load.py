@@ -1,22 +1,19 @@
-"""What serving costs: overhead over the model at batch 1, then latency, throughput and memory under many clients.
+"""A server under many clients: latency, throughput, memory, and whether every answer is a proper one.
 
     python benchmarks/serve_load.py                     # an untrained efficientnet_lite0 at 160 px, 32 clients, 60 s
     python benchmarks/serve_load.py --run runs/my_run --image image.png
-    python benchmarks/serve_load.py --seconds 5 --rounds 20 --clients 8    # a short look
+    python benchmarks/serve_load.py --seconds 5 --clients 8    # a short look
 
-Starts `medtail serve` as a process of its own. The overhead compares, in interleaved rounds on one file: `bare`, the
-model on prepared pixels; `local`, opening the file, preparing it, the model and the wording of the findings in one
-process, as a script would do it; `served`, the same by HTTP. Under load every answer must be a 200 or a 503 that says
-when to come back; anything else is counted as an error and ends the benchmark with code 1.
+Starts `medtail serve` as a process of its own. Every answer must be a 200 or a 503 that says when to come back; all
+else is counted as an error and ends the benchmark with code 1. What one request alone costs over the model call is
+`serve_overhead.py`'s.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import http.client
 import io
-import json
 import os
 import signal
 import statistics
@@ -26,21 +23,18 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-import torch
 from PIL import Image
 
+from medtail.exchange.onnx import export_onnx
+from medtail.exchange.onnx_engine import MODEL_FILE
 from medtail.models.backbones import EfficientNetLite0Config
 from medtail.models.checkpoint import ModelCard, ModelParts, save_model
 from medtail.models.diagnoser import build_diagnoser
 from medtail.models.heads import LinearHeadConfig
-from medtail.pixels.decode import image_from_bytes
-from medtail.pixels.letterbox import letterbox
 from medtail.pixels.settings import PixelConfig
-from medtail.serving.diagnosis import Diagnosis
 from medtail.tables.labels import LabelSpace
 
 PAUSE_S = 0.1
@@ -61,14 +55,19 @@ def make_run(folder: Path, size_px: int) -> Path:
     return folder
 
 
-def make_image(height: int, width: int) -> bytes:
-    """A grey PNG of the size of an ultrasound image, smooth as one, so that it compresses like one."""
+def make_pixels(height: int, width: int) -> np.ndarray:
+    """Grey pixels, smooth as an ultrasound image, so that they compress like one."""
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (height // 8, width // 8), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(np.float32)
-    pixels = np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)
+    pixels: np.ndarray = np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)
+    return pixels
+
+
+def make_image(height: int, width: int) -> bytes:
+    """A grey PNG of the size of an ultrasound image."""
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="PNG")
+    Image.fromarray(make_pixels(height, width)).save(stream, format="PNG")
     return stream.getvalue()
 
 
@@ -76,6 +75,7 @@ class Server:
     """`medtail serve` in a process of its own."""
 
     def __init__(self, run: Path, log: Path, *words: str) -> None:
+        self.log_path = log
         self._log = log.open("w", encoding="utf-8")
         call = "import sys; from medtail.cli.main import call; sys.exit(call(sys.argv[1:]))"
         self.process = subprocess.Popen(
@@ -130,51 +130,6 @@ def children(pid: int) -> list[int]:
 def percentiles(seconds: list[float]) -> str:
     values = np.array(seconds) * 1000
     return f"p50 {np.percentile(values, 50):7.1f} ms   p95 {np.percentile(values, 95):7.1f} ms"
-
-
-def measure_overhead(server: Server, run: Path, content: bytes, *, rounds: int, roi: str | None) -> dict[str, float]:
-    """Time bare, local and served in interleaved rounds; return their medians in seconds."""
-    model = Diagnosis(run, with_heat=False)
-    region: Any = None if roi is None else tuple(int(word) for word in roi.split(","))
-    square, box = letterbox(image_from_bytes(content), config=model.pixels, roi=region)
-    connection = http.client.HTTPConnection(str(server.address.hostname), server.address.port, timeout=60)
-    path = "/api/predict" if roi is None else f"/api/predict?roi={roi}"
-
-    def bare() -> None:
-        model.probabilities(square, box)
-
-    def local() -> None:
-        found, where = letterbox(image_from_bytes(content), config=model.pixels, roi=region)
-        json.dumps(model.findings(found, where, image_id="x").to_json())
-
-    def served() -> None:
-        connection.request("POST", path, body=content, headers={"X-Medtail": "benchmark"})
-        reply = connection.getresponse()
-        text = reply.read()
-        if reply.status != 200:
-            raise SystemExit(f"the server answered {reply.status}: {text[:300]!r}")
-
-    ways = {"bare": bare, "local": local, "served": served}
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    spent = dict.fromkeys(ways, 0.0)
-    for number in range(rounds + 5):
-        for name, way in ways.items():
-            cpu = time.process_time() if name != "served" else server.cpu_seconds()
-            started = time.perf_counter()
-            way()
-            took = time.perf_counter() - started
-            cpu = (time.process_time() if name != "served" else server.cpu_seconds()) - cpu
-            if number >= 5:  # the first few warm up
-                times[name].append(took)
-                spent[name] += cpu
-    for name, values in times.items():
-        print(f"  {name:7} {percentiles(values)}   processor {spent[name] / rounds * 1000:6.1f} ms an image")
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    for name in ("bare", "local"):
-        paired = float(np.median(np.array(times["served"]) - np.array(times[name])))
-        share = medians["served"] / medians[name] - 1
-        print(f"  served over {name:5}  {share:+.1%} of medians, {paired * 1000:+.1f} ms paired")
-    return medians
 
 
 async def client(server: Server, request: bytes, until: float, times: list[float], counts: Counter[str]) -> None:
@@ -248,26 +203,24 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=160, help="pixels a side, without --run")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--queue", type=int, default=16)
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads of the model, on both sides")
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads of the model")
+    parser.add_argument("--engine", default="torch", help="torch, or onnx (exported first if it is not there)")
     options = parser.parse_args()
     content = make_image(480, 640) if options.image is None else options.image.read_bytes()
-    words = ["--no-heat", "--queue", str(options.queue)]
+    words = ["--no-heat", "--queue", str(options.queue), "--engine", options.engine]
     if options.threads is not None:
-        torch.set_num_threads(options.threads)
         words += ["--threads", str(options.threads)]
     with tempfile.TemporaryDirectory() as folder:
         run = options.run or make_run(Path(folder), options.size)
+        if options.engine == "onnx" and not (run / MODEL_FILE).exists():
+            export_onnx(run, run / MODEL_FILE)
         server = Server(run, Path(folder) / "log.jsonl", *words)
         try:
             print(
                 f"{run if options.run else f'efficientnet_lite0, {options.size} px, untrained'}; file of"
-                f" {len(content):,} bytes; {os.cpu_count()} cores, torch {torch.__version__},"
-                f" {torch.get_num_threads()} threads"
+                f" {len(content):,} bytes; {os.cpu_count()} cores, {options.engine}"
             )
-            print(f"overhead at batch 1, {options.rounds} interleaved rounds")
-            measure_overhead(server, run, content, rounds=options.rounds, roi=options.roi)
             print(f"load, queue of {options.queue}")
             good = asyncio.run(load(server, content, clients=options.clients, seconds=options.seconds, roi=options.roi))
         finally:

@@ -20,6 +20,7 @@ NEVER_TORCH = (
     "config",
     "runs",
     "seeding",
+    "processes",
     "errors",
     "tables",
     "sources",

@@ -14,12 +14,15 @@ import pytest
 from medtail.errors import MedtailError, UsageError
 from medtail.runs import (
     atomic_path,
+    copy_file,
     digest_bytes,
     digest_file,
     digest_json,
     new_file,
     new_folder,
     read_json,
+    sweep,
+    temporary_beside,
     versions,
     write_json,
     write_text,
@@ -290,3 +293,78 @@ def test_versions_are_told_without_importing_the_libraries():
     assert not torch_loaded
     assert {"medtail", "python", "platform", "torch", "pandas"} <= set(found)
     assert all(found.values())
+
+
+# --- what kills leave -----------------------------------------------------------------------------------------------
+
+
+def left_by(folder: Path, name: str, *, script: str = "") -> Path:
+    """Have another process begin to write a file and be killed."""
+    program = f"""
+import os, signal, sys
+from pathlib import Path
+from medtail.runs import temporary_beside
+path = temporary_beside(Path(sys.argv[1]))
+path.parent.mkdir(parents=True, exist_ok=True)
+path.write_text("half")
+print(path, flush=True)
+{script}
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder / name)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    return Path(done.stdout.strip())
+
+
+def test_a_folder_with_nothing_but_what_a_kill_left_is_a_new_one(tmp_path):
+    stray = left_by(tmp_path / "run", "config.yaml")
+    assert stray.exists()
+    (tmp_path / "run" / ".lock").write_text("held by whoever calls")
+    assert new_folder(tmp_path / "run") == tmp_path / "run"
+    assert names(tmp_path / "run") == [".lock"]
+
+
+def test_what_a_living_process_writes_is_no_leftover(tmp_path):
+    mine = temporary_beside(tmp_path / "config.yaml")
+    mine.write_text("half")
+    with pytest.raises(UsageError, match="is not empty"):
+        new_folder(tmp_path)
+    assert sweep(tmp_path, alone=False) == 0
+    assert mine.exists()
+    assert sweep(tmp_path, alone=True) == 1
+    assert not mine.exists()
+
+
+def test_leftovers_are_swept_at_any_depth_and_other_names_stay(tmp_path, monkeypatch):
+    strays = [left_by(tmp_path, "a.csv"), left_by(tmp_path / "deep" / "er", "state.safetensors")]
+    kept = [tmp_path / name for name in (".a.tmp-1.csv", "a.tmp-0123456789abcdef01234567.csv", ".hidden", "deep/b.csv")]
+    for path in kept:
+        path.write_text("kept")
+    # another machine's process may be alive: nothing is known of it
+    with monkeypatch.context() as patched:
+        patched.setattr("medtail.runs._machine", lambda: "0000")
+        assert sweep(tmp_path, alone=False) == 0
+    assert sweep(tmp_path, alone=False) == 2
+    assert not any(path.exists() for path in strays)
+    assert all(path.exists() for path in kept)
+    assert sweep(tmp_path / "nowhere", alone=True) == 0
+
+
+def test_a_copied_file_is_whole_or_the_old_one(tmp_path, monkeypatch):
+    write_text(tmp_path / "from.txt", "new")
+    write_text(tmp_path / "to.txt", "old")
+
+    def half(source, target):
+        Path(target).write_text("ne")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("medtail.runs.shutil.copyfile", half)
+        with pytest.raises(MedtailError, match=r"to\.txt: the disk is full"):
+            copy_file(tmp_path / "from.txt", tmp_path / "to.txt")
+    assert (tmp_path / "to.txt").read_text() == "old"
+    copy_file(tmp_path / "from.txt", tmp_path / "to.txt")
+    assert (tmp_path / "to.txt").read_text() == "new"
+    assert names(tmp_path) == ["from.txt", "to.txt"]

@@ -68,6 +68,9 @@ if TYPE_CHECKING:
     from medtail.studies.genaug_config import load_genaug
     from medtail.studies.ladder import load_ladder, run_ladder
     from medtail.studies.learning_curve import load_curve, run_curve
+    from medtail.studies.ray_cells import Cluster
+    from medtail.studies.search import run_search
+    from medtail.studies.search_config import load_search
     from medtail.studies.systems import run_systems
     from medtail.studies.systems_config import load_systems
     from medtail.studies.systems_judged import judge_systems
@@ -96,6 +99,7 @@ if TYPE_CHECKING:
 _HOME = {
     "CalibrationConfig": "judging.calibration",
     "CalibrationMap": "judging.calibration_record",
+    "Cluster": "studies.ray_cells",
     "Comparison": "judging.comparison",
     "ComparisonConfig": "judging.comparison",
     "ConformalConfig": "judging.conformal",
@@ -148,6 +152,7 @@ _HOME = {
     "load_generator": "synthesis.folder",
     "load_ladder": "studies.ladder",
     "load_phrases": "zeroshot.prompts",
+    "load_search": "studies.search_config",
     "load_synthesis_config": "synthesis.config",
     "load_systems": "studies.systems_config",
     "load_train_config": "training.config",
@@ -175,6 +180,7 @@ _HOME = {
     "run_curve": "studies.learning_curve",
     "run_genaug": "studies.genaug",
     "run_ladder": "studies.ladder",
+    "run_search": "studies.search",
     "run_study": "studies.ablation",
     "run_systems": "studies.systems",
     "score_medmnist": "challenges.medmnist",
@@ -194,6 +200,7 @@ _HOME = {
 __all__ = [
     "CalibrationConfig",
     "CalibrationMap",
+    "Cluster",
     "Comparison",
     "ComparisonConfig",
     "ConformalConfig",
@@ -246,6 +253,7 @@ __all__ = [
     "load_generator",
     "load_ladder",
     "load_phrases",
+    "load_search",
     "load_synthesis_config",
     "load_systems",
     "load_train_config",
@@ -273,6 +281,7 @@ __all__ = [
     "run_curve",
     "run_genaug",
     "run_ladder",
+    "run_search",
     "run_study",
     "run_systems",
     "score_medmnist",

@@ -23,6 +23,10 @@ CLOSED: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
 
 A config class says `__pydantic_config__: ClassVar[dict[str, Any]] = CLOSED`.
 """
+MOST_BYTES = 2**20
+"""A config is written by a person; a larger file is something else."""
+MOST_VALUES = 100_000
+"""What a config may come to once its aliases are followed: ten lines of aliases can stand for a billion values."""
 SHOWN_CHARACTERS = 80
 """A wrong value longer than this is cut in messages."""
 
@@ -41,6 +45,8 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     """
     path = Path(path)
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UsageError(f"{path}: larger than {MOST_BYTES >> 20} MiB; expected a config that a person wrote.")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; give the path of a YAML config.") from None
@@ -55,13 +61,36 @@ def _parse_yaml(text: str, *, where: str) -> dict[str, Any]:
 
     try:
         loaded = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
+        count = _count_values(loaded, {}, set())
+    # ValueError and the like: what only a tag can say, such as `!!int x`
+    except (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise UsageError(f"{where}: not valid YAML: {error}") from error
+    if count > MOST_VALUES:
+        raise UsageError(
+            f"{where}: stands for {count:,} values once its aliases are followed; expected {MOST_VALUES:,} at most."
+        )
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
         raise UsageError(f"{where}: found {type(loaded).__name__}; expected 'key: value' lines.")
     return loaded
+
+
+def _count_values(value: Any, counted: dict[int, int], inside: set[int]) -> int:
+    """Count the values a document stands for; what an alias shares is counted each time, and looked at once."""
+    if isinstance(value, int) and value.bit_length() > 1024:
+        raise ValueError("a number of more than 300 digits")  # Python refuses to print it, even in a message
+    if not isinstance(value, (Mapping, list, tuple, Set)):
+        return 1
+    key = id(value)
+    if key in inside:
+        raise ValueError("an alias stands inside what it names")
+    if key not in counted:
+        inside.add(key)
+        parts = value.values() if isinstance(value, Mapping) else value
+        counted[key] = 1 + sum(_count_values(part, counted, inside) for part in parts)
+        inside.discard(key)
+    return counted[key]
 
 
 def apply_overrides(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

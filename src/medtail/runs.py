@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from medtail.errors import MedtailError, UsageError
+
+LOCK = ".lock"
+"""Name of the file by which one process holds a run folder (`medtail.locks`)."""
+_STRAY = re.compile(r"\..*\.tmp-([0-9a-f]{4})([0-9a-f]{8})[0-9a-f]{8}(\..*)?", re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -44,7 +49,7 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         ['a.txt']
     """
     target = Path(target)
-    temporary = target.with_name(f".{target.stem}.tmp-{uuid.uuid4().hex[:12]}{target.suffix}")
+    temporary = temporary_beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -53,7 +58,7 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
                 os.fsync(handle.fileno())
         temporary.replace(target)
     except OSError as error:
-        raise _explain_os_error(target, error) from error
+        raise explain_os_error(target, error) from error
     finally:
         if os.path.isdir(temporary):  # noqa: PTH112 - unlike Path, never raises, which would hide the mistake
             shutil.rmtree(temporary, ignore_errors=True)
@@ -62,7 +67,63 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
                 temporary.unlink()
 
 
-def _explain_os_error(target: Path, error: OSError) -> MedtailError:
+def temporary_beside(target: Path) -> Path:
+    """Return a hidden name beside a file for writing it, which says who writes: what a kill leaves can be told."""
+    # four digits of the machine, eight of the process, eight by chance
+    mark = f"{_machine()}{os.getpid() & 0xFFFFFFFF:08x}{uuid.uuid4().hex[:8]}"
+    return target.with_name(f".{target.stem}.tmp-{mark}{target.suffix}")
+
+
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:4]
+
+
+def is_stray(name: str) -> bool:
+    """Say whether a file name is that of a temporary file of ours.
+
+    Example:
+        >>> is_stray(temporary_beside(Path("a.csv")).name), is_stray("a.csv"), is_stray(".tmp-cache")
+        (True, False, False)
+    """
+    return _STRAY.fullmatch(name) is not None
+
+
+def sweep(folder: Path, *, alone: bool) -> int:
+    """Remove the temporary files that processes which were killed have left in a folder and below.
+
+    Args:
+        folder: Where to look; one that is not there holds nothing.
+        alone: Nobody else writes there now, so every temporary file is a left one. Otherwise only those are removed
+            whose process was one of this machine and is not there any more.
+
+    Returns:
+        How many were removed.
+    """
+    count = 0
+    for path in sorted(folder.rglob(".*.tmp-*")):
+        found = _STRAY.fullmatch(path.name)
+        if found is None or not (alone or (found[1] == _machine() and not _is_there(int(found[2], 16)))):
+            continue
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            count += 1
+    return count
+
+
+def _is_there(pid: int) -> bool:
+    if os.name != "posix":  # elsewhere asking by a signal would end the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is there, and another user's
+        return True
+    return True
+
+
+def explain_os_error(target: Path, error: OSError) -> MedtailError:
+    """Return what a person should know and do where the file system refuses to write to a place."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MedtailError(
             f"{target}: the disk is full; nothing was written there. Free some space or write elsewhere with --out."
@@ -76,6 +137,12 @@ def write_text(target: Path | str, text: str) -> None:
     """Write a UTF-8 text file atomically (see `atomic_path` for what it raises)."""
     with atomic_path(target) as path:
         path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's content atomically (see `atomic_path` for what it raises)."""
+    with atomic_path(target) as path:
+        shutil.copyfile(source, path)
 
 
 def write_json(target: Path | str, value: Mapping[str, Any]) -> None:
@@ -94,7 +161,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MedtailError(f"{path}: no such file.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MedtailError(f"{path}: is not readable JSON ({error}).") from error
     if not isinstance(value, dict):
         raise MedtailError(f"{path}: found {type(value).__name__}; expected a JSON object.")
@@ -103,6 +170,8 @@ def read_json(path: Path | str) -> dict[str, Any]:
 
 def new_folder(out: Path | str) -> Path:
     """Make an output folder, refusing one that already holds something.
+
+    What a process that was killed before its first file was whole has left there is removed, and does not count.
 
     Args:
         out: The folder a verb was told to write to.
@@ -118,13 +187,17 @@ def new_folder(out: Path | str) -> Path:
     try:
         if out.exists() and not out.is_dir():
             raise UsageError(f"--out {out}: is a file; give a folder that is new or empty.")
-        if out.is_dir() and any(out.iterdir()):
+        inside = [item.name for item in out.iterdir() if item.name != LOCK] if out.is_dir() else []
+        if inside and all(map(is_stray, inside)):
+            sweep(out, alone=False)
+            inside = [item.name for item in out.iterdir() if item.name != LOCK]
+        if inside:
             raise UsageError(
                 f"--out {out}: is not empty; medtail never overwrites. Give a new folder or remove this one."
             )
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _explain_os_error(out, error) from error
+        raise explain_os_error(out, error) from error
     return out
 
 

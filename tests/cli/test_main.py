@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 
 from medtail import __version__
 from medtail.cli.main import call
+from medtail.stopping import Stopped
 
 VERBS = (
     ["data", "import"],
@@ -101,3 +103,31 @@ def test_fractions_that_are_no_three_shares_are_refused(
     arguments = ["data", "split", str(folder / "m.csv"), "--fractions", fractions, "--no-duplicates"]
     assert call([*arguments, "--out", str(folder / "s.csv")]) == 2
     assert f"--fractions {fractions!r}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; nothing is half-written."),
+        (Stopped(signal.SIGTERM), 143, "stopped by SIGTERM; nothing is half-written."),
+    ],
+)
+def test_an_interrupt_has_its_exit_code_and_says_how_to_go_on(
+    interrupt: KeyboardInterrupt,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(*arguments: object, **settings: object) -> None:
+        raise interrupt
+
+    monkeypatch.setattr("medtail.tables.manifest.read_manifest", stop)
+    assert call(["data", "check", "table.csv"]) == code
+    assert capsys.readouterr().err == f"{said}\n"
+    interrupt.add_note("Go on with it.")
+    assert call(["data", "check", "table.csv"]) == code
+    assert capsys.readouterr().err == f"{said} Go on with it.\n"
+    monkeypatch.setattr("medtail.studies.ablation.show_study", stop)
+    assert call(["study", "show", "folder"]) == code
+    assert capsys.readouterr().err == f"{said} Go on with the same command.\n"

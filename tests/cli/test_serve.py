@@ -60,11 +60,11 @@ def test_a_token_from_the_environment_is_kept_out_of_the_output(
 
 def test_every_option_reaches_the_settings(asked: dict[str, Any]) -> None:
     words = "--port 9 --allow-host a.example --allow-host b.example --no-heat --max-mb 2 --max-pixels 1000 --timeout 3"
-    more = "--queue 4 --rate 5 --burst 6 --decoders 7 --threads 8 --similar-cases m.csv"
+    more = "--queue 4 --rate 5 --burst 6 --decoders 7 --threads 8 --similar-cases m.csv --engine onnx"
     assert call(["serve", "runs/x", *words.split(), *more.split()]) == 0
     assert asked["settings"] == ServeSettings(
         port=9, allow_hosts=("a.example", "b.example"), heat_maps=False, max_mb=2.0, max_pixels=1000, timeout_s=3.0,
-        queue=4, rate=5.0, burst=6, decoders=7, threads=8,
+        queue=4, rate=5.0, burst=6, decoders=7, threads=8, engine="onnx",
     )  # fmt: skip
     assert asked["similar"] == Path("m.csv")
     assert call(["serve", "runs/x", "--no-rate-limit"]) == 0

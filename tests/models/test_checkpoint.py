@@ -117,6 +117,16 @@ def test_all_wrong_tensors_are_named_at_once(saved: Path) -> None:
     assert "tensor 'head.linear.wieght': the network has no such tensor; did you mean 'head.linear.weight'?" in message
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_no_numbers_are_refused_and_named(saved: Path, value: float) -> None:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["head.linear.weight"][1, 5:7] = value
+
+    change_tensors(saved, change)
+    with pytest.raises(MedtailError, match=r"tensor 'head\.linear\.weight': 2 of 384 values are NaN or infinite"):
+        load_model(saved)
+
+
 def test_weights_of_another_card_are_refused(saved: Path) -> None:
     path = saved / "model.safetensors"
     tensors = load_file(path)

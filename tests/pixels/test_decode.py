@@ -8,6 +8,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,6 +16,7 @@ from PIL import Image
 from medtail.errors import MedtailError
 from medtail.pixels import decode
 from medtail.pixels.decode import LUMA, image_from_bytes, read_gray, read_image
+from medtail.tables.places import Remote
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -243,3 +245,16 @@ def test_bytes_are_refused_in_the_words_of_files_and_by_their_own_limit() -> Non
     assert image_from_bytes(whole, max_pixels=16).shape == (4, 4)
     with pytest.raises(MedtailError, match=r"scan: too large .4 x 4.; expected at most 15 pixels"):
         image_from_bytes(whole, name="scan", max_pixels=15)
+
+
+def test_an_image_behind_a_url_is_read_as_its_file_would_be(tmp_path: Path) -> None:
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a b.png")
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/decode/a.png", (tmp_path / "a b.png").read_bytes())
+    expected = read_image(tmp_path / "a b.png")
+    assert np.array_equal(read_image("memory://decode/a.png"), expected)
+    assert np.array_equal(read_image(Remote("memory://decode/a.png")), expected)
+    assert np.array_equal(read_image(f"file://{tmp_path}/a%20b.png"), expected)
+    with pytest.raises(MedtailError, match=r"memory://decode/b\.png: cannot be read \(no such file"):
+        read_image("memory://decode/b.png")
+    memory.store.clear()

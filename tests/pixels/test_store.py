@@ -1,32 +1,45 @@
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from medtail.errors import MedtailError
-from medtail.pixels import slots, store
+from medtail.pixels import content, slots, store
 from medtail.pixels.decode import read_image
 from medtail.pixels.letterbox import letterbox
 from medtail.pixels.settings import PixelConfig
 from medtail.pixels.store import PixelStore, open_store
+from medtail.tables import remote
 from medtail.tables.manifest import Manifest, manifest_from_frame
+from medtail.tables.remote import Servers
 
 SMALL = PixelConfig(size_px=16)
 
 
-def stored_bytes(opened: PixelStore) -> tuple[bytes, bytes]:
-    return opened.file.pixels_path.read_bytes(), opened.file.records_path.read_bytes()
+def stored_files(opened: PixelStore) -> list[Path]:
+    numbers = range(opened.files.shards)
+    return [place(number) for place in (opened.files.pixels_path, opened.files.records_path) for number in numbers]
+
+
+def stored_bytes(opened: PixelStore) -> list[bytes]:
+    return [path.read_bytes() for path in stored_files(opened)]
 
 
 def bus_bra(shared_data: Path, *, rows: int) -> Manifest:
@@ -123,6 +136,7 @@ BUILD = """
     from medtail.tables.manifest import read_manifest
 
     cache, manifest, pause_s = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+    store.SHARD_BYTES = int(sys.argv[4])
     inner = store.read_image
     def slow(path):
         time.sleep(pause_s)
@@ -135,8 +149,11 @@ BUILD = """
 """
 
 
-def start_build(cache: Path, manifest: Path, *, pause_s: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", textwrap.dedent(BUILD), str(cache), str(manifest), str(pause_s)]
+def start_build(
+    cache: Path, manifest: Path, *, pause_s: float, shard_bytes: int = slots.SHARD_BYTES
+) -> subprocess.Popen[str]:
+    arguments = [str(cache), str(manifest), str(pause_s), str(shard_bytes)]
+    command = [sys.executable, "-c", textwrap.dedent(BUILD), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -158,6 +175,38 @@ def test_a_killed_build_continues_and_gives_the_same_bytes(
     assert stored_bytes(finished) == stored_bytes(whole)
 
 
+@pytest.mark.slow
+def test_ten_kills_at_random_moments_change_no_byte(
+    toy_manifest: Manifest, tmp_path: Path, decoded: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy_manifest.write(tmp_path / "toy.csv")
+    monkeypatch.setattr(store, "SHARD_BYTES", 7 * 16 * 16)
+    whole = open_store(toy_manifest, SMALL, cache=tmp_path / "whole")
+    random = np.random.default_rng(0)
+    cut = tmp_path / "cut"
+    kills, done = 0, -1
+    while kills < 10:
+        with start_build(cut, tmp_path / "toy.csv", pause_s=0.02, shard_bytes=7 * 16 * 16) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            # from before the folder is there to after the last image: a build of 60 takes about .6 s on two threads
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=float(random.uniform(0.0, 0.35)))
+            process.send_signal(signal.SIGKILL)
+        if process.returncode != -signal.SIGKILL:  # it had finished: nothing was killed; start afresh
+            shutil.rmtree(cut)
+            done = -1
+            continue
+        kills += 1
+        sound = int(replace(whole.files, folder=cut / whole.files.folder.name).sound().sum())
+        assert sound >= done, "what was made before a kill is still there after it"
+        done = sound
+    decoded.clear()
+    finished = open_store(toy_manifest, SMALL, cache=cut)
+    assert len(decoded) == 60 - done
+    assert stored_bytes(finished) == stored_bytes(whole)
+
+
 def test_two_processes_at_once_build_one_whole_store(toy_manifest: Manifest, tmp_path: Path) -> None:
     toy_manifest.write(tmp_path / "toy.csv")
     cache = tmp_path / "cache"
@@ -176,7 +225,7 @@ def test_one_damaged_byte_is_found_and_only_its_image_is_made_again(
 ) -> None:
     opened = open_store(toy_manifest, SMALL, cache=tmp_path)
     before = stored_bytes(opened)
-    for path in (opened.file.pixels_path, opened.file.records_path):
+    for path in stored_files(opened):
         decoded.clear()
         with path.open("r+b") as handle:
             handle.seek(300)
@@ -189,17 +238,115 @@ def test_one_damaged_byte_is_found_and_only_its_image_is_made_again(
         assert stored_bytes(mended) == before
 
 
-@pytest.mark.parametrize("name", [slots.PIXELS_NAME, slots.RECORDS_NAME])
+@pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("keep", [0, 100, 10**6, None])
 def test_a_file_of_the_wrong_length_or_none_is_mended(
-    toy_manifest: Manifest, tmp_path: Path, name: str, keep: int | None
+    toy_manifest: Manifest, tmp_path: Path, number: int, keep: int | None
 ) -> None:
     opened = open_store(toy_manifest, SMALL, cache=tmp_path)
     before = stored_bytes(opened)
-    damaged = opened.file.folder / name
+    damaged = stored_files(opened)[number]
     whole = damaged.read_bytes()
     damaged.unlink() if keep is None else damaged.write_bytes(whole[:keep].ljust(min(keep, len(whole) + 9), b"x"))
     assert stored_bytes(open_store(toy_manifest, SMALL, cache=tmp_path)) == before
+
+
+@pytest.fixture
+def seven_a_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """60 images of 16 px in nine files."""
+    monkeypatch.setattr(store, "SHARD_BYTES", 7 * 16 * 16 + 5)
+
+
+def test_the_images_do_not_depend_on_the_size_of_the_files(
+    toy_manifest: Manifest, tmp_path: Path, seven_a_shard: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_store(toy_manifest, SMALL, cache=tmp_path / "nine")
+    assert opened.files.shards == 9
+    assert max(path.stat().st_size for path in stored_files(opened)) == 7 * 16 * 16
+    monkeypatch.setattr(store, "SHARD_BYTES", slots.SHARD_BYTES)
+    whole = open_store(toy_manifest, SMALL, cache=tmp_path / "one")
+    assert whole.files.shards == 1
+    assert np.array_equal(opened.images(range(60)), whole.images(range(60)))
+    assert (opened.content_boxes == whole.content_boxes).all()
+    assert opened.digest == whole.digest
+
+
+def test_a_lost_shard_costs_its_own_images_only(
+    toy_manifest: Manifest, tmp_path: Path, decoded: list[Path], seven_a_shard: None
+) -> None:
+    opened = open_store(toy_manifest, SMALL, cache=tmp_path)
+    before = stored_bytes(opened)
+    for number in (3, 9 + 8):  # a file of pixels, and the records of the last shard, which has four images
+        stored_files(opened)[number].unlink()
+        decoded.clear()
+        mended = open_store(toy_manifest, SMALL, cache=tmp_path)
+        assert len(decoded) == (7 if number == 3 else 4)
+        assert stored_bytes(mended) == before
+
+
+def everything_below(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Names, times and bytes; a folder's time changes with every file made or removed in it."""
+    found = {}
+    for path in (folder, *sorted(folder.rglob("*"))):
+        status = path.stat()
+        found[str(path)] = (status.st_mtime_ns, status.st_mode, path.read_bytes() if path.is_file() else b"")
+    return found
+
+
+@pytest.fixture
+def settled_images(toy_manifest: Manifest) -> Manifest:
+    """Images old enough for their digests to be remembered."""
+    for path in toy_manifest.image_paths():
+        os.utime(path, ns=(10**18, 10**18))
+    return toy_manifest
+
+
+def test_opening_a_whole_store_writes_nothing(
+    settled_images: Manifest, tmp_path: Path, decoded: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "built elsewhere"
+    built = open_store(settled_images, SMALL, cache=cache)
+    for path in cache.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    cache.chmod(0o555)
+    before = everything_below(cache)
+    decoded.clear()
+
+    def locking(*arguments: object) -> None:
+        raise AssertionError("a store that is whole needs no lock")
+
+    monkeypatch.setattr(store, "FileLock", locking)
+    opened = open_store(settled_images, SMALL, cache=cache)
+    assert opened.digest == built.digest
+    assert opened.images(range(60)).any()
+    assert decoded == []
+    assert everything_below(cache) == before
+
+
+def test_a_cache_that_cannot_remember_digests_is_read_all_the_same(
+    settled_images: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    built = open_store(settled_images, SMALL, cache=cache)
+    (cache / "content.sqlite").unlink()
+
+    def refusing(*arguments: object, **named: object) -> None:
+        raise content.sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr(content.sqlite3, "connect", refusing)
+    before = everything_below(cache)
+    assert open_store(settled_images, SMALL, cache=cache).digest == built.digest
+    assert everything_below(cache) == before
+
+
+def test_a_store_that_goes_away_while_it_is_read_is_explained(toy_manifest: Manifest, tmp_path: Path) -> None:
+    opened = open_store(toy_manifest, SMALL, cache=tmp_path)
+    os.truncate(opened.files.pixels_path(0), 100)
+    with pytest.raises(MedtailError, match=r"prepared pixels cannot be read any more .*Start again"):
+        opened.images([0, 59])
+    shutil.rmtree(opened.files.folder)
+    with pytest.raises(MedtailError, match=r"prepared pixels cannot be read any more .*Start again"):
+        pickle.loads(pickle.dumps(opened)).images([0])
 
 
 def test_a_changed_file_or_setting_makes_another_store(toy_manifest: Manifest, tmp_path: Path) -> None:
@@ -208,7 +355,7 @@ def test_a_changed_file_or_setting_makes_another_store(toy_manifest: Manifest, t
     Image.fromarray(np.full((40, 48), 77, np.uint8)).save(toy_manifest.image_path(5))
     changed = open_store(toy_manifest, SMALL, cache=tmp_path)
     assert len({first.digest, larger.digest, changed.digest}) == 3
-    assert len({first.file.folder, larger.file.folder, changed.file.folder}) == 3
+    assert len({first.files.folder, larger.files.folder, changed.files.folder}) == 3
     assert 77 in np.unique(changed.images([5]))
     assert not np.array_equal(first.images([5]), changed.images([5]))
     others = np.delete(np.arange(60), 5)
@@ -224,7 +371,7 @@ def test_order_labels_and_names_find_the_same_store(
     shuffled = toy_manifest.take(order).with_classes(["bright"])
     again = open_store(shuffled, SMALL, cache=tmp_path)
     assert decoded == []
-    assert again.file == first.file
+    assert again.files == first.files
     assert again.digest != first.digest
     assert np.array_equal(again.images(range(60)), first.images(order))
 
@@ -232,7 +379,7 @@ def test_order_labels_and_names_find_the_same_store(
 def test_identical_images_share_a_slot(toy_manifest: Manifest, tmp_path: Path) -> None:
     toy_manifest.image_path(1).write_bytes(toy_manifest.image_path(0).read_bytes())
     opened = open_store(toy_manifest, SMALL, cache=tmp_path)
-    assert opened.file.count == 59
+    assert opened.files.count == 59
     assert opened.slots[0] == opened.slots[1]
     assert np.array_equal(opened.images([0]), opened.images([1]))
 
@@ -330,3 +477,102 @@ def test_a_store_travels_small_between_processes(toy_manifest: Manifest, tmp_pat
 def test_a_row_outside_the_manifest_is_refused(toy_manifest: Manifest, tmp_path: Path) -> None:
     with pytest.raises(IndexError):
         open_store(toy_manifest, SMALL, cache=tmp_path).images([60])
+
+
+@pytest.fixture
+def bucket(settled_images: Manifest) -> Iterator[Manifest]:
+    """The same images in the memory file system of fsspec, as if in an object store."""
+    memory = fsspec.filesystem("memory")
+    for path in settled_images.image_paths():
+        assert isinstance(path, Path)
+        memory.pipe(f"/bucket/images/{path.name}", path.read_bytes())
+    frame = settled_images.frame.assign(path=[Path(path).name for path in settled_images.frame["path"]])
+    yield manifest_from_frame(frame, name="toy.csv", root="memory://bucket/images")
+    memory.store.clear()
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    names: list[str] = []
+    really = Servers.fetch
+    monkeypatch.setattr(Servers, "fetch", lambda self, remote: (names.append(remote.name), really(self, remote))[1])
+    return names
+
+
+def test_images_behind_urls_give_the_same_store_as_those_on_disk(
+    toy_manifest: Manifest, bucket: Manifest, tmp_path: Path, decoded: list[Path], fetched: list[str]
+) -> None:
+    away = open_store(bucket, SMALL, cache=tmp_path / "away")
+    assert len(fetched) == 2 * 60  # once to know what it is, once to decode
+    assert decoded == []
+    fetched.clear()
+    assert open_store(bucket, SMALL, cache=tmp_path / "away").digest == away.digest
+    assert fetched == []  # nothing has changed, so nothing is sent again
+    here = open_store(toy_manifest, SMALL, cache=tmp_path / "here")
+    assert stored_bytes(here) == stored_bytes(away)
+    assert here.digest == away.digest
+    decoded.clear()
+    assert open_store(toy_manifest, SMALL, cache=tmp_path / "away").digest == here.digest
+    assert decoded == []
+    assert not list(tmp_path.rglob("memory:*"))
+
+
+def test_a_changed_object_makes_another_store_and_is_the_only_one_sent(
+    bucket: Manifest, tmp_path: Path, fetched: list[str]
+) -> None:
+    before = open_store(bucket, SMALL, cache=tmp_path)
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/bucket/images/005.png", memory.cat_file("/bucket/images/006.png"))
+    fetched.clear()
+    after = open_store(bucket, SMALL, cache=tmp_path)
+    assert after.files.folder != before.files.folder
+    assert fetched.count("005.png") >= 1
+    assert np.array_equal(after.images([5]), before.images([6]))
+
+
+def test_an_object_that_changes_while_the_store_is_made_is_not_believed(
+    bucket: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = fsspec.filesystem("memory")
+    other = memory.cat_file("/bucket/images/006.png")
+    really = store.content_digests
+
+    def changed_after(*arguments: Any, **named: Any) -> Any:
+        digests = really(*arguments, **named)
+        memory.pipe("/bucket/images/005.png", other)
+        return digests
+
+    monkeypatch.setattr(store, "content_digests", changed_after)
+    with pytest.raises(MedtailError, match=r"row 7, column 'path': memory://bucket/images/005.png: it was changed"):
+        open_store(bucket, SMALL, cache=tmp_path)
+
+
+def test_every_missing_or_damaged_object_is_named(bucket: Manifest, tmp_path: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.rm("/bucket/images/003.png")
+    memory.rm("/bucket/images/009.png")
+    with pytest.raises(MedtailError) as caught:
+        open_store(bucket, SMALL, cache=tmp_path)
+    assert [line.split(",")[1] for line in str(caught.value).splitlines()] == [" row 5", " row 11"]
+    with pytest.raises(MedtailError, match="2 of 60 files are missing: rows 5, 11"):
+        bucket.check_files()
+    memory.pipe("/bucket/images/003.png", b"a letter, not a picture")
+    memory.pipe("/bucket/images/009.png", b"")
+    with pytest.raises(MedtailError) as caught:
+        open_store(bucket, SMALL, cache=tmp_path)
+    assert "not an image by its content" in str(caught.value)
+    assert "memory://bucket/images/009.png: the file is empty" in str(caught.value)
+
+
+def test_a_machine_without_a_network_says_so_in_a_line_for_all_rows(
+    toy_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    frame = toy_manifest.frame.assign(path=[f"http://127.0.0.1:9/{path}" for path in toy_manifest.frame["path"]])
+    with pytest.raises(MedtailError) as caught:
+        open_store(manifest_from_frame(frame, name="toy.csv"), SMALL, cache=tmp_path)
+    lines = str(caught.value).splitlines()
+    assert len(lines) <= 3
+    assert all("http://127.0.0.1:9" in line and line.startswith("toy.csv, row") for line in lines)
+    assert any("is there a network?" in line for line in lines)

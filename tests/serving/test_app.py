@@ -258,6 +258,32 @@ def test_beyond_the_queue_clients_are_told_to_come_back_and_then_served(
     assert later.status_code == 200
 
 
+def test_what_waits_for_the_model_longer_than_its_time_never_reaches_it(
+    make_client: MakeClient, picture: MakeFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, calls = threading.Event(), []
+    monkeypatch.setattr(Diagnosis, "findings", lambda *_, **__: calls.append(threading.current_thread().name))
+    client = make_client(timeout_s=0.5)
+    model = client.service._model  # type: ignore[attr-defined]
+    model.submit(go_on.wait, 60)
+    assert client.post("/api/predict", content=picture()).status_code == 504
+    go_on.set()
+    model.submit(int).result(60)  # whatever stood in line before this is done
+    assert not calls
+
+
+def test_the_log_says_where_the_time_of_a_request_went(
+    make_client: MakeClient, picture: MakeFile, log: io.StringIO
+) -> None:
+    client = make_client()
+    client.post("/api/predict", content=picture())
+    client.post("/api/predict", content=b"no image")
+    good, bad = (json.loads(line) for line in log.getvalue().splitlines())
+    assert 0 < good["decoder_ms"] < good["open_ms"]
+    assert good["body_ms"] + good["open_ms"] + good["work_ms"] < good["ms"]
+    assert (bad["work_ms"], bad["decoder_ms"]) == (None, None)
+
+
 def test_a_mistake_of_ours_is_a_500_without_a_traceback(
     make_client: MakeClient, picture: MakeFile, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
 ) -> None:

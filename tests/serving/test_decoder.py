@@ -14,7 +14,7 @@ from medtail.errors import MedtailError
 from medtail.pixels.decode import read_image
 from medtail.pixels.letterbox import letterbox
 from medtail.pixels.settings import PixelConfig
-from medtail.serving.decoder import answer, count_frames, receive, reduced, send, serve
+from medtail.serving.decoder import LENGTH, answer, count_frames, receive, reduced, send, serve
 
 CONFIG = PixelConfig(size_px=32, channels=3, crop="roi", missing_roi="whole")
 MakeFile = Callable[..., bytes]
@@ -80,6 +80,32 @@ def test_messages_survive_the_pipe_and_a_closed_pipe_is_told_from_a_broken_one()
             receive(io.BytesIO(whole[:cut]))
 
 
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        (b'{"sizes": [9]}', b"123456789"),  # more than was asked for
+        (b'{"sizes": [-1, 5]}', b"1234"),  # read(-1) would read for ever
+        (b'{"sizes": [1]}', b"12"),
+        (b'{"sizes": 1}', b"1"),
+        (b'{"sizes": ["1"]}', b"1"),
+        (b"{}", b""),
+        (b"[]", b""),
+        (b'{"sizes": [], "more": "' + b"x" * 70_000 + b'"}', b""),
+        (b'{"sizes": [], "more": ' + b"[" * 60_000, b""),
+    ],
+)
+def test_a_reply_that_is_not_as_it_must_be_is_not_taken(header: bytes, body: bytes) -> None:
+    whole = LENGTH.pack(len(header), len(body)) + header + body
+    with pytest.raises((ValueError, TypeError, KeyError, EOFError, RecursionError)):
+        receive(io.BytesIO(whole), max_bytes=8)
+
+
+def test_a_length_that_no_memory_holds_is_refused_before_anything_is_read() -> None:
+    for lengths in ((2**60, 0), (12, 2**60)):
+        with pytest.raises(ValueError, match="larger than allowed"):
+            receive(io.BytesIO(LENGTH.pack(*lengths)), max_bytes=1000)
+
+
 def test_whatever_a_file_does_the_loop_answers_and_goes_on(picture: MakeFile, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, told = io.BytesIO(), io.BytesIO()
     for content in (b"nonsense", b"", picture()):
@@ -130,3 +156,9 @@ def test_a_confined_process_can_write_no_file_and_take_no_more_memory(tmp_path: 
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=120)
     assert done.stdout.split("\n")[:2] == ["no file", "no memory"], done.stderr
     assert not (tmp_path / "left").exists() or (tmp_path / "left").stat().st_size == 0
+
+
+def test_the_process_that_opens_files_loads_neither_tables_nor_torch() -> None:
+    script = "import sys, medtail.serving.decoder; print(sorted({'pandas', 'pyarrow', 'torch'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-P", "-c", script], check=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[]\n"

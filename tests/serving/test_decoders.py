@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import signal
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -10,10 +12,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
+from medtail.config import config_to_dict
 from medtail.pixels.decode import image_from_bytes
 from medtail.pixels.letterbox import letterbox
 from medtail.pixels.settings import PixelConfig
-from medtail.serving.decoders import Decoders
+from medtail.serving.decoder import answer
+from medtail.serving.decoders import Decoders, _Watch
 from medtail.serving.refusals import Refusal
 
 MakeFile = Callable[..., bytes]
@@ -35,6 +39,8 @@ def test_what_comes_back_is_what_the_same_code_makes_here(decoders: Decoders, pi
     assert found.preview is not None
     assert found.preview.shape == (40, 48, 3)
     assert found.frames == 1
+    assert found.sha256 == hashlib.sha256(content).hexdigest()
+    assert found.ms > 0
 
 
 def test_a_bad_file_costs_no_process(decoders: Decoders, picture: MakeFile) -> None:
@@ -84,6 +90,85 @@ def test_a_file_that_crashes_its_reader_twice_is_refused(
     assert caught.value.status == 422
     monkeypatch.undo()
     assert decoders.prepare(picture(), CONFIG, timeout_s=60).square is not None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"height": -1},
+        {"width": 4.5},
+        {"width": None},
+        {"box": [0, 0, 16]},
+        {"box": [0, 0, 16, 17]},
+        {"box": [0, 0, "16", 16]},
+        {"preview_shape": [40, 47]},
+        {"preview_shape": [-40, -48]},
+        {"preview_shape": [1, 40, 48, 1]},
+        {"frames": "many"},
+        {"ms": "long"},
+        {"ok": "yes"},
+        {"ok": None},
+    ],
+)
+def test_a_reply_no_reader_gives_costs_its_process_and_is_not_used(
+    changes: dict[str, object], picture: MakeFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medtail.serving import decoders as module
+
+    pixels = config_to_dict(CONFIG)
+    request = {"frame": 0, "max_pixels": 10_000, "pixels": pixels, "roi": None, "preview_px": 100}
+    header, blobs = answer(request, picture())
+    started: list[FakeProcess] = []
+
+    class FakeProcess:
+        def __init__(self, *_: object, **__: object) -> None:
+            self.pid, self.header, self.is_stopped = len(started), {"ok": True, **header}, False
+            started.append(self)
+
+        def ask(self, *_: object, **__: object) -> tuple[dict[str, object], list[bytes]]:
+            return self.header, blobs
+
+        def stop(self) -> None:
+            self.is_stopped = True
+
+    monkeypatch.setattr(module, "_Process", FakeProcess)
+    with Decoders(1, max_pixels=10_000, max_bytes=10_000) as made:
+        assert made.prepare(picture(), CONFIG, timeout_s=9, with_preview=True).frames == 1
+        started[0].header |= changes
+        assert made.prepare(picture(), CONFIG, timeout_s=9, with_preview=True).frames == 1  # of the next process
+        assert [process.is_stopped for process in started] == [True, False]
+        started[1].header |= changes
+        header |= changes
+        with pytest.raises(Refusal, match="made its reader crash"):
+            made.prepare(picture(), CONFIG, timeout_s=9, with_preview=True)
+
+
+class Sleeper:
+    def __init__(self) -> None:
+        self.died = threading.Event()
+        self.at = 0.0
+
+    def kill(self) -> None:
+        self.at = time.monotonic()
+        self.died.set()
+
+
+def test_processes_die_with_their_own_times_in_whatever_order_they_began() -> None:
+    watch = _Watch()
+    late, early, done = Sleeper(), Sleeper(), Sleeper()
+    now = time.monotonic()
+    watch.begin(late, now + 0.5)  # type: ignore[arg-type]
+    watch.begin(early, now + 0.1)  # type: ignore[arg-type]
+    watch.begin(done, now + 0.2)  # type: ignore[arg-type]
+    watch.end(done)  # type: ignore[arg-type]
+    assert early.died.wait(30)
+    assert late.died.wait(30)
+    assert early.at >= now + 0.1
+    assert late.at >= now + 0.5
+    assert not done.died.is_set()
+    watch.begin(done, now - 1)  # type: ignore[arg-type]  # woken from a sleep without end
+    assert done.died.wait(30)
+    watch.close()
 
 
 def test_waiting_for_a_busy_reader_has_an_end(decoders: Decoders, picture: MakeFile) -> None:

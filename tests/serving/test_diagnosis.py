@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +14,14 @@ import pytest
 from PIL import Image
 
 from medtail.errors import MedtailError, UsageError
+from medtail.models.checkpoint import load_model
+from medtail.models.ml_decoder import MlDecoderConfig
+from medtail.models.study_fusion import FusionConfig, StudyFusion
+from medtail.models.study_model import StudyDiagnoser, save_study_model
 from medtail.pixels.decode import read_image
 from medtail.pixels.letterbox import letterbox
 from medtail.pixels.settings import PixelConfig
+from medtail.runs import write_json
 from medtail.serving.diagnosis import Diagnosis, heat_picture, png_bytes
 from medtail.tables.manifest import Manifest
 from medtail.training.predict import predict
@@ -51,6 +61,75 @@ def test_a_calibrated_ensemble_answers_as_predict_does(calibrated_ensemble: Path
         if finding.threshold is not None:
             assert expected.thresholds is not None
             assert finding.threshold == expected.thresholds[finding.name]
+
+
+WITHOUT_TORCH = """
+import sys
+from medtail.serving.app import Service, build_app
+from medtail.serving.diagnosis import Diagnosis
+from medtail.serving.settings import ServeSettings
+import numpy as np
+model = Diagnosis(sys.argv[1], with_heat=False, engine="onnx")
+settings = ServeSettings(engine="onnx", heat_maps=False)
+with Service(model, settings) as service:
+    build_app(service)
+    service._model.submit(model.findings, np.zeros((1, 32, 32), np.uint8), (0, 0, 32, 32), image_id="x").result()
+print("torch" in sys.modules, model.facts()["engine"])
+"""
+
+
+@pytest.mark.slow
+def test_the_exported_file_answers_as_predict_does_with_it_and_needs_no_torch(
+    run: Path, tmp_path: Path, manifest_for: MakeManifest, picture: MakeFile
+) -> None:
+    pytest.importorskip("onnxruntime")
+    from medtail.exchange.onnx import export_onnx
+    from medtail.exchange.onnx_engine import MODEL_FILE, open_exported, predict_onnx
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    card = json.loads((copy / "model/card.json").read_text(encoding="utf-8"))
+    write_json(copy / "model/card.json", {**card, "thresholds": None})  # the toy's are for two of its classes
+    export_onnx(copy, copy / MODEL_FILE)
+    manifest = manifest_for(picture("JPEG", colour=True))
+    expected = predict_onnx(open_exported(copy), manifest, cache=tmp_path / "cache").scores[0]
+    model = Diagnosis(copy, with_heat=True, engine="onnx")
+    square, box = prepared(manifest, model)
+    np.testing.assert_array_equal(model.probabilities(square, box), expected)
+    assert model.probabilities(square, box).dtype == np.float64
+    torch_model = Diagnosis(copy, with_heat=True)
+    np.testing.assert_allclose(expected, torch_model.probabilities(square, box), atol=1e-5)
+    # heat maps are torch's with either
+    for name in ("bright", "rare"):
+        heat = model.heat(square, box, class_name=name)
+        np.testing.assert_array_equal(heat, torch_model.heat(square, box, class_name=name))
+    same = {key: value for key, value in model.facts().items() if key != "engine"}
+    assert same == {key: value for key, value in torch_model.facts().items() if key != "engine"}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, str(copy)], check=False, capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout.split() == ["False", "onnx"], done.stderr
+
+
+def test_the_onnx_engine_needs_an_exported_file(run: Path) -> None:
+    with pytest.raises(UsageError, match=r"model\.onnx: no such file\. Make it with `medtail export"):
+        Diagnosis(run, engine="onnx")
+
+
+def test_a_model_of_studies_is_refused_and_the_image_model_in_it_is_named(run: Path, tmp_path: Path) -> None:
+    image_model, card = load_model(run / "model")
+    fusion = StudyFusion(
+        image_model.backbone.feature_dim,
+        card.labels.num_classes,
+        config=FusionConfig(width=8, heads=2, inner=8, decoder=MlDecoderConfig(width=8, inner=8)),
+    )
+    model = StudyDiagnoser(image_model, fusion, link="softmax")
+    save_study_model(tmp_path / "study/model", model, replace(card, digests={}), image_model=run / "model")
+    with pytest.raises(MedtailError, match="answers for studies") as caught:
+        Diagnosis(tmp_path / "study", with_heat=False)
+    inner = tmp_path / "study/model/image_model"
+    assert str(inner) in str(caught.value)
+    assert Diagnosis(inner, with_heat=False).class_names == card.labels.class_names
 
 
 def test_findings_come_in_descending_order_with_rarity_and_trust(

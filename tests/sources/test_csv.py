@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from medtail.errors import MedtailError
 from medtail.sources.csv import import_csv
 from medtail.tables.manifest import Manifest
+from medtail.tables.places import Remote
 
 
 def table(folder: Path, **columns: list[object]) -> Path:
@@ -150,3 +152,22 @@ def test_empty_and_missing_tables_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bare.csv").write_text("image,dx\n")
     with pytest.raises(MedtailError, match="no rows: found only the header"):
         import_csv(tmp_path / "bare.csv", label_column="dx")
+
+
+def test_images_may_be_in_a_folder_behind_a_url_or_named_by_urls_of_their_own(tmp_path: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    for name in ("a.png", "sub/b.png"):
+        memory.pipe(f"/csv/{name}", b"1")
+    path = table(tmp_path, image=["c.png"], x=[1])
+    pd.DataFrame({"image": ["a.png", "sub/b.png"], "x": [0, 1]}).to_csv(path, index=False)
+    found = import_csv(path, label_columns=["x"], images="memory://csv")
+    assert found.image_paths() == [Remote("memory://csv/a.png"), Remote("memory://csv/sub/b.png")]
+    pd.DataFrame({"image": ["memory://csv/a.png", "c.png"], "x": [0, 1]}).to_csv(path, index=False)
+    found = import_csv(path, label_columns=["x"])
+    assert found.image_paths() == [Remote("memory://csv/a.png"), tmp_path / "c.png"]
+    pd.DataFrame({"image": ["memory://csv/z.png", "s4://csv/a.png"], "x": [0, 1]}).to_csv(path, index=False)
+    with pytest.raises(MedtailError, match=r"found 's4://csv/a\.png'; 's4' is no kind of URL"):
+        import_csv(path, label_columns=["x"])
+    with pytest.raises(MedtailError, match=r"no image file 'a\.png'; sought 'memory://elsewhere/a\.png'"):
+        import_csv(table(tmp_path, image=["a.png"], x=[1]), label_columns=["x"], images="memory://elsewhere")
+    memory.store.clear()

@@ -180,12 +180,13 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     assert len(lines) == 12
 
 
-def test_two_files_of_one_case_and_hostile_xml_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_two_files_of_one_case_and_hostile_xml_are_refused(tmp_path: Path, encoding: str) -> None:
     case(tmp_path, "1")
     (tmp_path / "copy").mkdir()
     case(tmp_path / "copy", "1", composition="cystic")
     bomb = '<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]><case><number>2</number><age>&c;</age></case>'
-    (tmp_path / "2.xml").write_text(bomb)
+    (tmp_path / "2.xml").write_text(bomb, encoding=encoding)
     with pytest.raises(MedtailError, match=r"case '1': .*describe it; keep one") as caught:
         import_ddti(tmp_path)
     assert "2.xml: cannot be read as XML (it declares entities" in str(caught.value)

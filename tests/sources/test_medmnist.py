@@ -130,18 +130,42 @@ def test_arrays_of_another_layout_are_refused(tmp_path: Path, changes: dict[str,
     assert not (tmp_path / "out").exists()
 
 
-def test_header_claiming_more_than_the_file_holds_is_refused_without_the_memory(tmp_path: Path) -> None:
-    def claim(shape: tuple[int, ...]) -> bytes:
-        stream = io.BytesIO()
-        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        return stream.getvalue()
+def claim(shape: tuple[int, ...]) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return stream.getvalue()
 
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        ((10**6, 3, 3), (10**6, 1), "array 'train_labels': ends too early"),
+        ((10**9, 9999, 9999), (10**9, 1), r"array 'train_labels': \[1000000000, 1\] is too large for labels"),
+        ((3, 9999, 10), (3, 1), r"images of \[9999, 10\]; expected sides of at most 4096"),
+        ((10**6, 28, 28), (10**6, 1), r"784,000,000 bytes packed into \d+; expected at most 200 times as many"),
+    ],
+)
+def test_header_claiming_more_than_the_file_holds_is_refused_without_the_memory(
+    tmp_path: Path, images: tuple[int, ...], labels: tuple[int, ...], message: str
+) -> None:
     with zipfile.ZipFile(tmp_path / "lie.npz", "w") as file:
         for split in SIZES:
-            file.writestr(f"{split}_images.npy", claim((10**9, 9999, 9999)))
-            file.writestr(f"{split}_labels.npy", claim((10**9, 1)))
-    with pytest.raises(MedtailError, match="array 'train_labels': ends too early"):
+            file.writestr(f"{split}_images.npy", claim(images))
+            file.writestr(f"{split}_labels.npy", claim(labels))
+    with pytest.raises(MedtailError, match=message):
         import_medmnist(tmp_path / "lie.npz", images_out=tmp_path / "out")
+
+
+def test_images_that_unpack_a_thousandfold_fill_no_disk(tmp_path: Path) -> None:
+    """The archive is whole and does what it says: 5,000 black images out of 0.3 MB."""
+    black = np.zeros((5000, 112, 112), dtype=np.uint8)
+    few = np.zeros((2, 112, 112), dtype=np.uint8)
+    given = {"train_images": black, "val_images": few, "test_images": few}
+    given |= {f"{split}_labels": np.arange(len(given[f"{split}_images"])).reshape(-1, 1) % 2 for split in SIZES}
+    np.savez_compressed(tmp_path / "bomb.npz", **given)
+    with pytest.raises(MedtailError, match=r"train_images.*62,720,000 bytes packed into .*A zip bomb\?"):
+        import_medmnist(tmp_path / "bomb.npz", images_out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_missing_arrays_and_files_that_are_no_archive_are_explained(tmp_path: Path) -> None:

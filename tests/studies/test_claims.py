@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from medtail.errors import MedtailError
+from medtail.locks import born_at
 from medtail.studies import claims
-from medtail.studies.claims import HALF_MADE_S, Claim, born_at, read_claim, release, take
+from medtail.studies.claims import HALF_MADE_S, Claim, read_claim, release, take
 
 
 def dead_pid() -> int:

@@ -143,7 +143,7 @@ def test_threads_are_shared_out_and_a_configs_own_stay(make_study, tmp_path: Pat
         write_json(cell.record, {"config_digest": cell.digest, "threads": cell.config.threads})
 
     run_cells(cells, workers=2, quiet=True, train=train)
-    share = max(1, running._usable_cores() // 2)
+    share = max(1, running.usable_cores() // 2)
     assert {(cell.arm, read_json(cell.record)["threads"]) for cell in cells} == {("full", share), ("own", 5)}
 
 

@@ -16,7 +16,8 @@ from medtail.synthesis.config import SynthesisConfig
 from medtail.synthesis.drawing import DrawingSettings, Mode
 from medtail.synthesis.fit import train_generator
 from medtail.synthesis.folder import Generator, load_generator
-from medtail.synthesis.pool import asked_counts, make_pool, pool_items, real_table
+from medtail.synthesis.pool import make_pool
+from medtail.synthesis.pool_items import asked_counts, pool_items, real_table
 from medtail.tables.manifest import read_manifest
 from medtail.tables.tail import count_classes
 
@@ -51,6 +52,22 @@ def test_a_pool_has_its_images_rows_and_record(generator: Generator, tmp_path: P
     assert (record["generator_digest"], record["mode"], record["seed"]) == (generator.digest, "M2", 0)
     for strip in record["strips"].values():
         assert (tmp_path / "pool" / strip).is_file()
+
+
+@pytest.mark.slow
+def test_two_processes_draw_the_pool_of_one(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {CYST: 65, PAPILLOMA: 2}
+    assert sum(asked.values()) > module.AT_ONCE, "a batch for each process"
+    settings = replace(DrawingSettings.of(generator), steps=2)
+    make_pool(generator, tmp_path / "one", per_class=asked, settings=settings)
+    outcome = make_pool(generator, tmp_path / "two", per_class=asked, settings=settings, devices=2)
+    assert outcome.made == 67
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    monkeypatch.setattr(module._Drawer, "draw", lambda self, items: pytest.fail("all was drawn by the processes"))
+    again = make_pool(generator, tmp_path / "two", per_class=asked, settings=settings, devices=2, resume=True)
+    assert again.made == 0
 
 
 def test_the_same_seed_gives_the_same_files_and_a_subset_the_same_images(generator: Generator, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def run(
 @pytest.mark.parametrize("stop_at", [3, 5])
 def test_a_stage_cut_off_goes_on_exactly(tmp_path: Path, ema: float | None, stop_at: int) -> None:
     whole, progress = run(stage(ema=ema), tmp_path / "whole")
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
+    with pytest.raises(KeyboardInterrupt):
         run(stage(ema=ema, stop_at=stop_at), tmp_path / "cut")
     again, resumed = run(stage(ema=ema), tmp_path / "cut", resume=True)
     assert all(torch.equal(again[name], whole[name]) for name in whole)
@@ -101,8 +102,23 @@ def test_a_loss_that_is_no_number_is_named_and_the_state_before_kept(tmp_path: P
 
     stage_loss = broken.loss
     object.__setattr__(broken, "loss", loss)
-    with pytest.raises(MedtailError, match=r"denoiser, step 4: the loss is no number any more; the state of step 2"):
-        run(broken, tmp_path / "s")
+    said = r"denoiser, step 4: the loss is nan; expected.*images 'image 3' of t\.csv\. The state of step 2 is kept"
+    with pytest.raises(MedtailError, match=said):
+        run(replace(broken, images=lambda step: [f"image {step}"], table="t.csv"), tmp_path / "s")
+    assert read_state(tmp_path / "s")[1].steps_done == 2
+
+
+def test_a_gradient_that_is_no_number_is_refused_before_the_weights_move(tmp_path: Path) -> None:
+    broken = stage()
+    genuine = broken.loss
+
+    def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        value, parts = genuine(step)
+        # adds 0 with a slope of 0 / 0
+        return value + (((value - value) ** 2).sqrt() if step == 3 else 0.0), parts
+
+    with pytest.raises(MedtailError, match=r"denoiser, step 4: the loss is finite, but not the gradient of 'weight'"):
+        run(replace(broken, loss=loss), tmp_path / "s")
     assert read_state(tmp_path / "s")[1].steps_done == 2
 
 

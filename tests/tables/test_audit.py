@@ -346,3 +346,24 @@ def test_real_breast_ultrasound_has_no_duplicates_and_says_which_histologies_are
     assert not audit.invalidates
     assert not {"exact-duplicate", "near-duplicate"} & {f.code for f in audit.findings}
     assert {"few-patients", "no-positives"} & {f.code for f in audit.findings}
+
+
+def test_what_a_spreadsheet_would_run_or_a_screen_would_turn_is_noted() -> None:
+    table = pd.DataFrame(
+        {
+            "image_id": ["=1+1", "-b", "+1.5", "-12", "a=b", "-1e-3"],
+            "path": ["x.png", "@cmd", "x.png", "x.png", "-", "a\u202egnp.exe"],
+            "patient_id": list("abcdef"),
+            "halo": [1, 0, 1, 0, 1, 0],
+            "=HYPERLINK(1)": [0, 1, 0, 1, 0, 1],
+        }
+    )
+    found = {(f.code, f.message.split(":")[0]): f for f in audit_manifest(manifest_from_frame(table)).findings}
+    assert found["formula", "class names"].rows == ()
+    assert "=HYPERLINK(1)" in found["formula", "class names"].message
+    assert found["formula", "column 'image_id'"].rows == (2, 3)
+    assert "2 like '=1+1': it starts as a formula does" in found["formula", "column 'image_id'"].message
+    assert found["formula", "column 'path'"].rows == (3,)
+    assert found["direction", "column 'path'"].rows == (7,)
+    assert all(finding.level == "note" for key, finding in found.items() if key[0] in ("formula", "direction"))
+    assert ("formula", "column 'patient_id'") not in found

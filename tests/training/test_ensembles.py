@@ -119,12 +119,6 @@ def test_a_finished_run_with_a_damaged_member_does_not_pass(make_config: MakeCon
         train(config, tmp_path / "run", resume=True, quiet=True)
 
 
-def test_members_on_several_devices_are_refused(make_config: MakeConfig, tmp_path: Path) -> None:
-    with pytest.raises(MedtailError, match="members: found 2 with several devices"):
-        train(make_config(members=2, devices=2), tmp_path / "run", quiet=True)
-    assert not (tmp_path / "run").exists()
-
-
 def test_an_ensemble_is_judged_and_reported_like_a_network(make_config: MakeConfig, tmp_path: Path) -> None:
     train(make_config(members=2), tmp_path / "run", quiet=True)
     judgement = judge_run(tmp_path / "run", quiet=True)

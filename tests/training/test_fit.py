@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -300,24 +299,3 @@ def test_weights_named_in_the_config_are_read_once(make_config: MakeConfig, tmp_
     train(load_train_config(tmp_path / "run" / "config.yaml"), tmp_path / "run", resume=True, quiet=True)
     assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == weights
     assert len(predict(tmp_path / "run", read_manifest(tmp_path / "toy.csv"), fold="test", quiet=True)) == 12
-
-
-@pytest.mark.slow
-def test_two_processes_train_one_model(make_config: MakeConfig, tmp_path: Path) -> None:
-    config = make_config(devices=2, strategy="ddp", optimizer={"epochs": 3})
-    path = tmp_path / "c.yaml"
-    path.write_text(dump_yaml(config_to_dict(config)), encoding="utf-8")
-    script = tmp_path / "go.py"
-    script.write_text(SCRIPT, encoding="utf-8")
-    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "LOCAL_RANK")}
-    result = subprocess.run(
-        [sys.executable, str(script), str(path), str(tmp_path / "two")],
-        env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert len(pd.read_csv(tmp_path / "two" / "log.csv")) == 3
-    scored = read_predictions(tmp_path / "two" / "predictions_tune.parquet")
-    assert len(scored) == 12
-    log = pd.read_csv(tmp_path / "two" / "log.csv")
-    _, card = load_model(tmp_path / "two" / "model")
-    assert card.training["tune_map"] == pytest.approx(log["tune_map"].max())

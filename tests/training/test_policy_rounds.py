@@ -139,10 +139,7 @@ def test_the_budget_of_a_training_counts_the_copies(make_policy_config: MakeConf
     assert policy_budget(plain).total == 5 * steps
 
 
-def test_a_policy_on_several_devices_or_in_a_second_stage_is_refused() -> None:
-    values = {"manifest": "a.csv", "sampler": {"kind": "policy"}}
-    with pytest.raises(UsageError, match=r"'policy' learns on one device"):
-        train_config({**values, "devices": 2})
+def test_a_policy_in_a_second_stage_is_refused() -> None:
     with pytest.raises(UsageError, match=r"second.sampler: found 'policy'"):
         train_config({"manifest": "a.csv", "second": {"kind": "retrain", "sampler": {"kind": "policy"}}})
 

@@ -73,7 +73,9 @@ def import_(
     separator: Annotated[str | None, typer.Option(help="csv: what joins several classes, such as '|'.")] = None,
     negative: Annotated[str | None, typer.Option(help="csv: comma-separated names that mean no class.")] = None,
     keep: Annotated[str | None, typer.Option(help="csv: comma-separated columns to keep as metadata.")] = None,
-    images: Annotated[Path | None, typer.Option(help="csv, nih_cxr, cxr_lt: folder the image files are in.")] = None,
+    images: Annotated[
+        str | None, typer.Option(help="csv, nih_cxr, cxr_lt: folder the image files are in; csv: or its URL.")
+    ] = None,
     labels: Annotated[Path | None, typer.Option(help="dicom: CSV with the labels.")] = None,
     patient_pattern: Annotated[str | None, typer.Option(help="folders: pattern whose group is the patient.")] = None,
     test_fold: Annotated[int | None, typer.Option(help="bus_bra: official fold to hold out as test.")] = None,

@@ -51,6 +51,7 @@ def train(
     if resume is None and config is None:
         raise UsageError("expected a config, as in `medtail train configs/bus_bra_malignancy.yaml`, or --resume RUN.")
     from medtail.config import config_to_dict, dump_yaml
+    from medtail.processes import is_first
     from medtail.training.config import load_train_config
 
     source = config if config is not None else Path(resume or "") / "config.yaml"
@@ -62,6 +63,8 @@ def train(
 
     run = resume if resume is not None else out or Path("runs") / source.stem
     outcome = fit(resolved, run, resume=resume is not None, quiet=quiet)
+    if resolved.devices * resolved.num_nodes > 1 and not is_first():
+        return  # torchrun and srun run this in every process
     if as_json:
         typer.echo(json.dumps(outcome.to_json(), indent=1))
         return
@@ -93,6 +96,7 @@ def predict(
     allow_batch_dependent: Annotated[
         bool, typer.Option("--allow-batch-dependent", help="Accept scores that depend on an image's batch.")
     ] = False,
+    devices: Annotated[int, typer.Option(help="Processes that score; the scores are the same.", min=1)] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Score images with a trained model; its calibration is applied, where `medtail calibrate` has stored one."""
@@ -103,6 +107,8 @@ def predict(
     is_file = run.suffix == ".onnx"
     if tta is not None and (is_file or engine == "onnx"):
         raise UsageError("--tta: an exported model scores the image alone; expected --engine torch.")
+    if devices > 1 and (is_file or engine == "onnx"):
+        raise UsageError("--devices: an exported model is scored in one process; expected --engine torch.")
     if is_file and engine == "torch":
         raise UsageError(f"--engine torch: {run} is an exported file; give the run it came from.")
     if is_file or engine == "onnx":
@@ -121,6 +127,7 @@ def predict(
             calibrated=not raw,
             tta=plan,
             allow_batch_dependent=allow_batch_dependent,
+            devices=devices,
             quiet=quiet,
         )
         for text in () if plan is None else cautions(plan, labels=predictions.labels):

@@ -2,12 +2,14 @@
 
 Thin on purpose. Each verb imports what it needs when it is called, so `medtail --help` starts at once and
 `medtail evaluate` never loads torch. Results go to stdout, log and progress to stderr. Exit codes: 0 done, 1 the
-data or the run failed, 2 the request was wrong.
+data or the run failed, 2 the request was wrong, 130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1.
 """
 
 from __future__ import annotations
 
+import errno
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,6 +38,10 @@ from medtail.cli import (
     zeroshot,
 )
 from medtail.errors import MedtailError, UsageError
+from medtail.runs import explain_os_error
+from medtail.stopping import Stopped, by_signals, exit_code
+
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 app = typer.Typer(
     name="medtail",
@@ -88,8 +94,10 @@ def top(
 
 
 def run() -> None:
-    """Run the command line and exit with 0 (done), 1 (data or run failed) or 2 (wrong use)."""
-    sys.exit(call(sys.argv[1:]))
+    """Run the command line and exit with 0 (done), 1 (data or run failed) or 2 (wrong use); 128 + n on signal n."""
+    with by_signals():
+        code = call(sys.argv[1:])
+    sys.exit(code)
 
 
 def call(arguments: list[str]) -> int:
@@ -99,19 +107,47 @@ def call(arguments: list[str]) -> int:
         arguments: The words after `medtail`.
 
     Returns:
-        0 done, 1 data or run failed, 2 wrong use, 130 interrupted.
+        0 done, 1 data or run failed, 2 wrong use; 130 interrupted, 143 told to stop by SIGTERM, 138 by SIGUSR1.
     """
     try:
         app(args=arguments, prog_name="medtail", standalone_mode=True)
     except SystemExit as stop:
+        interrupt = _interrupt_behind(stop)
+        if interrupt is not None:
+            return _say_stopped(interrupt, arguments)
         return stop.code if isinstance(stop.code, int) else 1
     except UsageError as error:
-        typer.echo(f"error: {error}", err=True)
+        _say_error(error)
         return 2
     except MedtailError as error:
-        typer.echo(f"error: {error}", err=True)
+        _say_error(error)
         return 1
-    except KeyboardInterrupt:
-        typer.echo("interrupted; nothing is half-written.", err=True)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        return _say_stopped(interrupt, arguments)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        _say_error(explain_os_error(Path(str(error.filename or "a file")), error))
+        return 1
     return 0
+
+
+def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """Return the interrupt that typer has made an exit of."""
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, KeyboardInterrupt):
+        behind = behind.__cause__ or behind.__context__
+    return behind
+
+
+def _say_error(error: MedtailError) -> None:
+    typer.echo(" ".join((f"error: {error}", *getattr(error, "__notes__", ()))), err=True)
+
+
+def _say_stopped(interrupt: KeyboardInterrupt, arguments: list[str]) -> int:
+    how = f"stopped by {interrupt}" if isinstance(interrupt, Stopped) else "interrupted"
+    advice = getattr(interrupt, "__notes__", [])
+    if arguments[:1] == ["study"]:  # not with the one training it was at
+        advice = ["Go on with the same command."]
+    typer.echo(" ".join((f"{how}; nothing is half-written.", *advice)), err=True)
+    return exit_code(interrupt)

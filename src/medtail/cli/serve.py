@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from medtail.serving.settings import ServeSettings
 
+EngineChoice = Literal["torch", "onnx"]
 SERVE_EXAMPLE = """Examples:
 
   medtail serve runs/quick
 
   medtail serve runs/quick --similar-cases manifest.csv --port 8080
+
+  medtail serve runs/quick --engine onnx
 
   medtail serve runs/quick --host 0.0.0.0 --token new
 """
@@ -53,6 +56,9 @@ def serve(
     threads: Annotated[
         int | None, typer.Option(help="CPU threads of the model; half the cores if left out.", show_default=False)
     ] = None,
+    engine: Annotated[
+        EngineChoice, typer.Option(help="torch, or onnx for what `medtail export` wrote into the run: faster.")
+    ] = "torch",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Serve a trained run: one page that works offline, and a JSON interface. For research use only.
@@ -80,6 +86,7 @@ def serve(
         decoders=decoders,
         threads=threads,
         heat_maps=heat,
+        engine=engine,
     )
 
     waiting = contextlib.ExitStack()

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medtail.cli import study_genaug, study_systems
+from medtail.cli import study_genaug, study_search, study_systems
+from medtail.cli.study_options import CellCpusOption, CellMemoryOption, RayOption, WorkersOption, cluster_of
 from medtail.errors import UsageError
 
 if TYPE_CHECKING:
     from medtail.studies.ablation import StudyOutcome, Watch
     from medtail.studies.protocol import Study
+    from medtail.studies.ray_cells import Cluster
 
 app = typer.Typer(
     help="Compare trainings over seeds and folds.", no_args_is_help=True, rich_markup_mode="rich"
@@ -49,7 +51,6 @@ CURVE_EXAMPLE = """Examples:
 SHOW_EXAMPLE = "Example:\n\n  medtail study show studies/losses"
 
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of the study: a new one, or the one it was begun in.")]
-WorkersOption = Annotated[int, typer.Option(help="Processes to spread the trainings over.", min=1)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
@@ -74,6 +75,9 @@ def cv(
     bootstrap: Annotated[int | None, typer.Option(help="Resamples of the patients.", min=1)] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
     workers: WorkersOption = 1,
+    ray: RayOption = None,
+    cell_cpus: CellCpusOption = None,
+    cell_memory_gb: CellMemoryOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -84,6 +88,7 @@ def cv(
     from medtail.studies.config import JudgeConfig
     from medtail.studies.cv import cross_validation_study
 
+    cluster = cluster_of(ray, cpus=cell_cpus, memory_gb=cell_memory_gb, workers=workers)
     study = cross_validation_study(
         config,
         num_folds=folds,
@@ -95,7 +100,7 @@ def cv(
         external=_external(external or []),
         overrides=set_ or [],
     )
-    _run(study, out, workers=workers, as_json=as_json, quiet=quiet)
+    _run(study, out, workers=workers, cluster=cluster, as_json=as_json, quiet=quiet)
 
 
 @app.command("ablate", epilog=ABLATE_EXAMPLE)
@@ -105,6 +110,9 @@ def ablate(
     seeds: Annotated[str | None, typer.Option(help="Training seeds by commas, instead of the file's.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
     workers: WorkersOption = 1,
+    ray: RayOption = None,
+    cell_cpus: CellCpusOption = None,
+    cell_memory_gb: CellMemoryOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -115,8 +123,10 @@ def ablate(
     """
     from medtail.studies.ablation import ablation_study
 
+    cluster = cluster_of(ray, cpus=cell_cpus, memory_gb=cell_memory_gb, workers=workers)
     numbers = None if seeds is None else _numbers(seeds)
-    _run(ablation_study(study, overrides=set_ or [], seeds=numbers), out, workers=workers, as_json=as_json, quiet=quiet)
+    resolved = ablation_study(study, overrides=set_ or [], seeds=numbers)
+    _run(resolved, out, workers=workers, cluster=cluster, as_json=as_json, quiet=quiet)
 
 
 @app.command("ladder", epilog=LADDER_EXAMPLE)
@@ -130,6 +140,9 @@ def ladder(
     steps: Annotated[int | None, typer.Option(help="Gradient steps of every rung.", min=1)] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
     workers: WorkersOption = 1,
+    ray: RayOption = None,
+    cell_cpus: CellCpusOption = None,
+    cell_memory_gb: CellMemoryOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -140,11 +153,12 @@ def ladder(
     from medtail.studies.ablation import raise_for_failures
     from medtail.studies.ladder import load_ladder, run_ladder
 
+    cluster = cluster_of(ray, cpus=cell_cpus, memory_gb=cell_memory_gb, workers=workers)
     named = None if rungs is None else [name.strip() for name in rungs.split(",")]
     numbers = None if seeds is None else tuple(range(seeds))
     resolved = load_ladder(config, overrides=set_ or [], rungs=named, seeds=numbers, steps=steps)
     with _watching(quiet=quiet) as watch:
-        found = run_ladder(resolved, out, workers=workers, quiet=quiet, watch=watch)
+        found = run_ladder(resolved, out, workers=workers, cluster=cluster, quiet=quiet, watch=watch)
     if as_json:
         choice = None if found.choice is None else found.choice.to_json()
         typer.echo(json.dumps(_as_json(found.outcome) | {"steps": resolved.steps, "choice": choice}, indent=1))
@@ -168,6 +182,9 @@ def learning_curve(
     seeds: Annotated[int | None, typer.Option(help="Number of training seeds, 0, 1, …", min=1)] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
     workers: WorkersOption = 1,
+    ray: RayOption = None,
+    cell_cpus: CellCpusOption = None,
+    cell_memory_gb: CellMemoryOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -179,6 +196,7 @@ def learning_curve(
     from medtail.studies.curve_tables import answers
     from medtail.studies.learning_curve import load_curve, run_curve
 
+    cluster = cluster_of(ray, cpus=cell_cpus, memory_gb=cell_memory_gb, workers=workers)
     resolved = load_curve(
         config,
         overrides=set_ or [],
@@ -187,7 +205,7 @@ def learning_curve(
         seeds=None if seeds is None else tuple(range(seeds)),
     )
     with _watching(quiet=quiet) as watch:
-        found = run_curve(resolved, out, workers=workers, quiet=quiet, watch=watch)
+        found = run_curve(resolved, out, workers=workers, cluster=cluster, quiet=quiet, watch=watch)
     if as_json:
         typer.echo(json.dumps(_as_json(found.outcome) | {"answers": answers(found)}, indent=1))
     else:
@@ -207,8 +225,14 @@ def show(
     from medtail.studies.ablation import failure_text, show_study
     from medtail.studies.cells import failure_of, state_of
     from medtail.studies.claims import read_claim
+    from medtail.studies.showing import is_list_of_arms, show_folder
     from medtail.studies.tables import states_text
 
+    if not is_list_of_arms(folder):
+        shown = show_folder(folder)
+        plain = {"cells": shown.states, "failed": shown.failed, "running": shown.running, "tables": shown.tables}
+        typer.echo(json.dumps(plain, indent=1) if as_json else shown.text())
+        return
     study, cells, text = show_study(folder)
     states = {cell.name: state_of(cell) for cell in cells}
     failed = {cell.name: failure_of(cell) for cell in cells if states[cell.name] == "failed"}
@@ -238,11 +262,11 @@ def _watching(*, quiet: bool) -> Iterator[Watch]:
         yield lambda text: stack.enter_context(bar(text, quiet=quiet or not sys.stderr.isatty()))
 
 
-def _run(study: Study, out: Path, *, workers: int, as_json: bool, quiet: bool) -> None:
+def _run(study: Study, out: Path, *, workers: int, cluster: Cluster | None, as_json: bool, quiet: bool) -> None:
     from medtail.studies.ablation import raise_for_failures, run_study
 
     with _watching(quiet=quiet) as watch:
-        outcome = run_study(study, out, workers=workers, quiet=quiet, watch=watch)
+        outcome = run_study(study, out, workers=workers, cluster=cluster, quiet=quiet, watch=watch)
     if as_json:
         typer.echo(json.dumps(_as_json(outcome), indent=1))
     else:
@@ -331,4 +355,5 @@ def _external(given: list[str]) -> dict[str, Any]:
 
 
 app.command("genaug", epilog=study_genaug.GENAUG_EXAMPLE)(study_genaug.genaug)
+app.command("search", epilog=study_search.SEARCH_EXAMPLE)(study_search.search)
 app.command("systems", epilog=study_systems.SYSTEMS_EXAMPLE)(study_systems.systems)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from medtail.cli.study_options import CellCpusOption, CellMemoryOption, RayOption, WorkersOption, cluster_of
 from medtail.errors import MedtailError
 
 GENAUG_EXAMPLE = """Examples:
@@ -25,7 +26,10 @@ def genaug(
     out: Annotated[Path, typer.Option("--out", help="Folder of the study: a new one, or the one it was begun in.")],
     seeds: Annotated[int | None, typer.Option(help="Number of training seeds, 0, 1, …", min=1)] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes to spread the trainings over.", min=1)] = 1,
+    workers: WorkersOption = 1,
+    ray: RayOption = None,
+    cell_cpus: CellCpusOption = None,
+    cell_memory_gb: CellMemoryOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -39,12 +43,14 @@ def genaug(
     from medtail.studies.genaug import run_genaug
     from medtail.studies.genaug_config import load_genaug
 
+    cluster = cluster_of(ray, cpus=cell_cpus, memory_gb=cell_memory_gb, workers=workers)
     resolved = load_genaug(config, overrides=set_ or [], seeds=None if seeds is None else range(seeds))
     with ExitStack() as stack:
         found = run_genaug(
             resolved,
             out,
             workers=workers,
+            cluster=cluster,
             quiet=quiet,
             watch=lambda text: stack.enter_context(bar(text, quiet=quiet or not sys.stderr.isatty())),
         )

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from medtail.cli.study_options import CellCpusOption, CellMemoryOption, RayOption, WorkersOption, cluster_of
 from medtail.errors import MedtailError
 
 SYSTEMS_EXAMPLE = """Examples:
@@ -23,7 +24,10 @@ def systems(
     config: Annotated[Path, typer.Argument(help="A file of systems, YAML.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Folder of the study: a new one, or the one it was begun in.")],
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes to spread the trainings over.", min=1)] = 1,
+    workers: WorkersOption = 1,
+    ray: RayOption = None,
+    cell_cpus: CellCpusOption = None,
+    cell_memory_gb: CellMemoryOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -41,12 +45,14 @@ def systems(
     from medtail.studies.systems_judged import judge_systems
     from medtail.studies.systems_tables import text, write_systems
 
+    cluster = cluster_of(ray, cpus=cell_cpus, memory_gb=cell_memory_gb, workers=workers)
     resolved = load_systems(config, overrides=set_ or [])
     with ExitStack() as stack:
         run = run_systems(
             resolved,
             out,
             workers=workers,
+            cluster=cluster,
             quiet=quiet,
             watch=lambda told: stack.enter_context(bar(told, quiet=quiet or not sys.stderr.isatty())),
         )

@@ -12,7 +12,7 @@ from medtail.cli import synthesise_inspect
 from medtail.errors import UsageError
 
 if TYPE_CHECKING:
-    from medtail.synthesis.pool import PerClass
+    from medtail.synthesis.pool_items import PerClass
 
 app = typer.Typer(
     name="synthesise",
@@ -99,6 +99,7 @@ def make(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the pool.")] = 0,
     accelerator: Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="Where to draw.")] = "auto",
+    devices: Annotated[int, typer.Option(help="Processes that draw; the pool is the same.", min=1)] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the pool in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -125,6 +126,7 @@ def make(
             manifest=manifest,
             seed=seed,
             resume=resume,
+            devices=devices,
             progress=tick,
         )
     if as_json:

@@ -23,6 +23,7 @@ from medtail.exchange.secondary_capture import secondary_capture
 from medtail.runs import new_folder
 from medtail.tables.frames import write_table
 from medtail.tables.manifest import Manifest
+from medtail.tables.places import Remote
 from medtail.tables.predictions import Predictions
 
 Pictures = Callable[[int, ImageFindings], Iterable[tuple[str, np.ndarray]]]
@@ -145,8 +146,12 @@ def _sources(predictions: Predictions, manifest: Manifest) -> tuple[np.ndarray, 
         if row is None:
             problems.add(f"image {str(name)!r}: was predicted, and is not in the manifest.")
             continue
+        file = manifest.image_path(row)
+        if isinstance(file, Remote):
+            problems.add(f"{file}: is not on a disk; expected the DICOM file of each image. Copy it and name the copy.")
+            continue
         try:
-            sources.append(read_source(manifest.image_path(row)))
+            sources.append(read_source(file))
             rows.append(row)
         except MedtailError as error:
             problems.add(str(error))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 from medtail.errors import MedtailError, Problems
+from medtail.sources.dicom_files import dicom_stream
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -91,9 +92,9 @@ def read_source(source: Path | str | Dataset) -> SourceImage:
     if isinstance(source, str | Path):
         path, name = Path(source), str(source)
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), dicom_stream(path, where=name) as stream:
                 warnings.simplefilter("ignore")  # of odd values: they are judged below, one by one
-                header = pydicom.dcmread(path, stop_before_pixels=True)
+                header = pydicom.dcmread(stream, stop_before_pixels=True)
         except FileNotFoundError:
             raise MedtailError(f"{path}: no such file; expected a DICOM image.") from None
         except pydicom.errors.InvalidDicomError:
@@ -102,7 +103,7 @@ def read_source(source: Path | str | Dataset) -> SourceImage:
                 " patient, study and UIDs, which a PNG or JPEG does not have and which are not made up here. Use the"
                 " originals (`medtail data import dicom`)."
             ) from None
-        except MemoryError:
+        except (MedtailError, MemoryError):
             raise
         except Exception as error:  # a damaged header raises anything
             raise MedtailError(f"{path}: damaged DICOM file ({error}). Copy it again from its origin.") from error

@@ -105,7 +105,7 @@ class OnnxRecord:
             )
         try:
             value = json.loads(metadata[KEY])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise MedtailError(f"{where}, metadata {KEY!r}: is not readable JSON ({error}).") from error
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             found = value.get("format") if isinstance(value, dict) else type(value).__name__

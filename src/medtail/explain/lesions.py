@@ -11,6 +11,7 @@ from medtail.pixels.decode import read_image
 from medtail.pixels.letterbox import letterbox
 from medtail.pixels.settings import PixelConfig
 from medtail.tables.manifest import Manifest
+from medtail.tables.places import place_of
 
 
 def lesion_of(manifest: Manifest, row: int, *, shape: tuple[int, int], config: PixelConfig) -> np.ndarray | None:
@@ -33,7 +34,7 @@ def lesion_of(manifest: Manifest, row: int, *, shape: tuple[int, int], config: P
     """
     named = str(manifest.frame["mask_path"].iloc[row]) if "mask_path" in manifest.frame.columns else ""
     if named:
-        mask = read_image(manifest.root / named)
+        mask = read_image(place_of(named, root=manifest.root))
         mask = mask if mask.ndim == 2 else mask.max(axis=2)
         if mask.shape != shape:
             raise MedtailError(

@@ -101,9 +101,9 @@ def read_ensemble(path: Path | str) -> EnsembleWeights:
             raise ValueError(f"{weights.shape} weights of {len(members)} members and {len(classes)} classes")
         if not np.isfinite(weights).all() or (weights < 0).any() or not np.allclose(weights.sum(axis=0), 1.0):
             raise ValueError("weights that do not sum to 1")
-        evidence = dict(record["evidence"])
+        evidence, method = dict(record["evidence"]), str(record["method"])
     except (KeyError, TypeError, ValueError) as error:
         raise MedtailError(
             f"{path}: holds no weights of an ensemble ({error}); expected what `medtail combine fit` writes."
         ) from error
-    return EnsembleWeights(members, models, classes, record["how"], str(record["method"]), weights, evidence)
+    return EnsembleWeights(members, models, classes, record["how"], method, weights, evidence)

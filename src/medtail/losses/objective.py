@@ -15,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from medtail.losses.contract import DrawnCounts, Link, Loss, masked_mean
+from medtail.losses.contract import DrawnCounts, Link, Loss, masked_sum
 from medtail.tables.domains import UNKNOWN_DOMAIN
 
 
@@ -81,10 +81,13 @@ class ObjectiveValue:
         total: The scalar to minimise.
         parts: Name → scalar without gradient, one for each of the objective's `part_names`; NaN where the part had
             nothing to work on in this batch. `log.csv` has their means over the epoch.
+        weight: Weight of the terms that `total` averages, a scalar, so that several processes can average theirs
+            rightly; None where it is no plain mean, and each process's share of a batch weighs the same.
     """
 
     total: Tensor
     parts: Mapping[str, Tensor] = field(default_factory=dict)
+    weight: Tensor | None = None
 
 
 class Objective(nn.Module, ABC):
@@ -138,4 +141,6 @@ class PlainObjective(Objective):
 
     def forward(self, step: Step) -> ObjectiveValue:
         """Average the loss over the cells that count."""
-        return ObjectiveValue(total=masked_mean(self.loss, step.logits, step.targets, progress=step.progress))
+        total, weight = masked_sum(self.loss, step.logits, step.targets, progress=step.progress)
+        mean = torch.where(weight > 0, total / torch.where(weight > 0, weight, 1), 0 * total)
+        return ObjectiveValue(total=mean, weight=weight.detach())

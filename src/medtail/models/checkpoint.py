@@ -37,6 +37,12 @@ from medtail.tables.tail import ClassCounts
 
 FORMAT = "medtail-model/1"
 WEIGHTS, CARD = "model.safetensors", "card.json"
+NEEDED = ("labels", "parts", "digests", "seed")
+KINDS: Mapping[str, type] = {
+    "labels": dict, "parts": dict, "thresholds": dict, "train_counts": dict, "digests": dict, "seed": int,
+    "architecture": dict, "versions": dict, "note": str, "training": dict,
+}  # fmt: skip
+"""What a card holds under each key; those of `NEEDED` are always there."""
 RESEARCH_NOTE = "For research use only. Not a medical device; not for diagnosis or treatment of patients."
 
 
@@ -241,7 +247,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None
     """Copy tensors into a model of the same shape.
 
     Raises:
-        MedtailError: Missing, unknown or differently shaped tensors; all are named.
+        MedtailError: Missing, unknown or differently shaped tensors, or such as hold NaN or infinity; all are named.
     """
     own = model.state_dict()
     problems = Problems(where)
@@ -253,11 +259,31 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None
                 f"tensor {name!r}: found shape {list(tensors[name].shape)}; expected {list(tensor.shape)}, as the"
                 " card describes the network."
             )
+        elif bad := int((~torch.isfinite(tensors[name])).sum()):
+            problems.add(
+                f"tensor {name!r}: {bad} of {tensor.numel()} values are NaN or infinite; expected numbers. Restore the"
+                " file, or train again."
+            )
     for name in tensors:
         if name not in own:
             problems.add(f"tensor {name!r}: the network has no such tensor{did_you_mean(name, own)}.")
     problems.raise_if_any()
     model.load_state_dict(dict(tensors))
+
+
+def _check_kinds(card: Mapping[str, Any], *, where: str) -> None:
+    """Note values of a kind that no card holds, before any of them is used."""
+    problems = Problems(where)
+    for key, kind in KINDS.items():
+        found = card.get(key)
+        if (found is not None or (key in card and key in NEEDED)) and (not isinstance(found, kind) or found is True):
+            problems.add(f"{key}: found {type(found).__name__}; expected an untouched model card.")
+    thresholds = card.get("thresholds")
+    if isinstance(thresholds, dict):
+        for name, number in thresholds.items():
+            if not isinstance(number, int | float) or isinstance(number, bool):
+                problems.add(f"thresholds, {name!r}: found {number!r}; expected a number.")
+    problems.raise_if_any()
 
 
 def read_card(folder: Path | str) -> ModelCard:
@@ -275,12 +301,13 @@ def read_card(folder: Path | str) -> ModelCard:
             f"{folder}: is an ensemble of {len(value['members'])} networks; expected one. Open one of its folders, such"
             " as member_0, or all of them with `medtail.models.ensembles.load_members`."
         )
+    _check_kinds(value, where=str(path))
     if value.get("format") != FORMAT:
         raise MedtailError(
             f"{path}: format {value.get('format')!r} is unknown; this version of medtail reads {FORMAT!r}."
             f" Use the version that wrote it ({value.get('versions', {}).get('medtail', 'unknown')})."
         )
-    missing = [key for key in ("labels", "parts", "digests", "seed") if key not in value]
+    missing = [key for key in NEEDED if key not in value]
     if missing:
         raise MedtailError(
             f"{path}: lacks {listing([repr(key) for key in missing])}; expected an untouched model card."

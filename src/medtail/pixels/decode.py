@@ -17,6 +17,8 @@ from PIL import Image, UnidentifiedImageError
 
 from medtail.errors import MedtailError
 from medtail.pixels.dicom import is_dicom, read_dicom
+from medtail.tables.places import Place, Remote, place_of
+from medtail.tables.remote import Servers
 
 MAX_PIXELS = 178_956_970
 """Images above this are refused as decompression bombs; Pillow itself refuses there. About 13,400 x 13,400."""
@@ -40,8 +42,8 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def read_image(path: Path | str, *, frame: int = 0) -> np.ndarray:
-    """Read an image file as float32 in [0, 1].
+def read_image(path: Place | str, *, frame: int = 0) -> np.ndarray:
+    """Read an image file, or one behind a URL, as float32 in [0, 1].
 
     8-bit values are divided by 255, 16-bit ones by 65,535; palettes are looked up, alpha is composited on black,
     EXIF orientation is applied. DICOM pixels go through the modality and VOI transforms (or the bit depth where no
@@ -49,7 +51,8 @@ def read_image(path: Path | str, *, frame: int = 0) -> np.ndarray:
     equal is gray.
 
     Args:
-        path: PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, PGM/PPM or DICOM, whatever the name ends in.
+        path: PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, PGM/PPM or DICOM, whatever the name ends in. A text that is
+            a URL (`s3://…`, `https://…`) is fetched into memory.
         frame: Which frame of a multi-frame file, from 0.
 
     Returns:
@@ -66,8 +69,14 @@ def read_image(path: Path | str, *, frame: int = 0) -> np.ndarray:
         >>> read_image(file).tolist()
         [[0.0, 1.0]]
     """
-    path = Path(path)
-    return _read(path, path, _head(path), frame=frame, max_pixels=MAX_PIXELS)
+    place = place_of(path, root=Path()) if isinstance(path, str) else path
+    if isinstance(place, Remote):
+        try:
+            content = Servers().fetch(place)
+        except OSError as error:
+            raise MedtailError(f"{place}: cannot be read ({error}).") from error
+        return image_from_bytes(content, name=str(place), frame=frame)
+    return _read(place, place, _head(place), frame=frame, max_pixels=MAX_PIXELS)
 
 
 def image_from_bytes(
@@ -111,7 +120,7 @@ def _read(path: Path, source: Path | bytes, head: bytes, *, frame: int, max_pixe
     return np.ascontiguousarray(pixels, dtype=np.float32)
 
 
-def read_gray(path: Path | str, *, frame: int = 0) -> np.ndarray:
+def read_gray(path: Place | str, *, frame: int = 0) -> np.ndarray:
     """Read an image file as gray, float32 [H, W] in [0, 1]; colours are weighed by `LUMA`.
 
     Args:

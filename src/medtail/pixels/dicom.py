@@ -9,13 +9,13 @@ is pydicom's, through whichever of its plugins are installed.
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medtail.errors import MedtailError
+from medtail.sources.dicom_files import dicom_stream
 
 MAGIC = b"DICM"
 ENDINGS = (".dcm", ".dicom", ".ima")
@@ -69,9 +69,10 @@ def _read_header(path: Path, source: Path | bytes) -> Any:
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     try:
-        header = pydicom.dcmread(BytesIO(source) if isinstance(source, bytes) else source, force=True)
+        with dicom_stream(source, where=str(path)) as stream:
+            header = pydicom.dcmread(stream, force=True)
         has_image = "Rows" in header and "Columns" in header
-    except MemoryError:
+    except (MedtailError, MemoryError):
         raise
     except Exception as error:  # any bytes may stand here
         raise MedtailError(

@@ -1,4 +1,4 @@
-"""Prepared pixels of a manifest, made once and then read from a memory map.
+"""Prepared pixels of a manifest, made once and then read from disk, never all at a time.
 
 Decoding and resizing an image costs about a hundred times what reading its finished pixels costs, so training never
 decodes twice. A store is found by what decides its bytes: the settings, the content of every file and the regions
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -26,14 +27,17 @@ from filelock import FileLock
 
 from medtail.errors import MedtailError, Problems
 from medtail.pixels.content import content_digests
-from medtail.pixels.decode import read_image
+from medtail.pixels.decode import image_from_bytes, read_image
 from medtail.pixels.letterbox import Box, letterbox
 from medtail.pixels.settings import CACHE_VARIABLE, PixelConfig, default_cache
-from medtail.pixels.slots import SlotFile
+from medtail.pixels.slots import SHARD_BYTES, SlotFiles, SlotReader
 from medtail.runs import digest_bytes, digest_json
+from medtail.tables.frames import row_list
 from medtail.tables.manifest import ROI, Manifest
+from medtail.tables.places import Place, Remote
+from medtail.tables.remote import AT_ONCE, Servers
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever decoding, letterboxing or the files of a store change: older stores are then not found."""
 
 Progress = Callable[[int, int], None]
@@ -42,10 +46,10 @@ Progress = Callable[[int, int], None]
 @final
 @dataclass(frozen=True, eq=False)
 class PixelStore:
-    """The prepared pixels of every row of a manifest. Small to pickle; maps its file when first read.
+    """The prepared pixels of every row of a manifest. Small to pickle; opens its files when first read.
 
     Attributes:
-        file: Where the pixels are; identical images share a slot.
+        files: Where the pixels are; identical images share a slot.
         slots: Slot of each row, integers [rows].
         content_boxes: Part of each row's square that holds image rather than bars: left, top, right, bottom in
             pixels, int16 [rows, 4].
@@ -53,7 +57,7 @@ class PixelStore:
         digest: SHA-256 over settings and content of every row, in the manifest's order.
     """
 
-    file: SlotFile
+    files: SlotFiles
     slots: np.ndarray
     content_boxes: np.ndarray
     config: PixelConfig
@@ -63,11 +67,11 @@ class PixelStore:
         return len(self.slots)
 
     @cached_property
-    def _pixels(self) -> np.ndarray:
-        return np.asarray(self.file.pixels())
+    def _reader(self) -> SlotReader:
+        return SlotReader(self.files)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_pixels"}
+        return {name: value for name, value in self.__dict__.items() if name != "_reader"}
 
     def images(self, rows: np.ndarray | Sequence[int]) -> np.ndarray:
         """Read the pixels of some rows.
@@ -80,12 +84,17 @@ class PixelStore:
 
         Raises:
             IndexError: A row is outside the manifest.
+            MedtailError: The store's files were removed or cut, or their disk has gone.
         """
         slots = self.slots[np.asarray(rows, dtype=np.int64)]
-        images = np.empty((len(slots), *self.file.shape), dtype=np.uint8)
-        # in file order: neighbours share pages, and a disk reads forwards
-        for place in np.argsort(slots, kind="stable"):
-            images[place] = self._pixels[slots[place]]
+        images = np.empty((len(slots), *self.files.shape), dtype=np.uint8)
+        try:
+            self._reader.into(images, slots)
+        except OSError as error:
+            raise MedtailError(
+                f"{self.files.folder}: prepared pixels cannot be read any more ({error.strerror or error}); expected"
+                " the files to stay while they are in use. Start again: what is missing is made again."
+            ) from error
         return images
 
 
@@ -101,6 +110,7 @@ def open_store(
 
     The store is checked whole against its checksums; missing or damaged images are made again, in parallel. A build
     that was interrupted continues. Several processes may ask for the same store at once: one builds, the others wait.
+    Opening a store that is whole writes nothing, so it may lie on a disk that may only be read.
 
     Args:
         manifest: The images; files are found through `Manifest.image_path`.
@@ -128,30 +138,32 @@ def open_store(
         >>> store.images([0])[0, 0, :, 0], store.content_boxes.tolist()
         (array([  0, 200, 200, 200, 200, 200, 200,   0], dtype=uint8), [[0, 1, 8, 7]])
     """
-    manifest.check_files()
+    manifest.check_files(remote=False)  # what is elsewhere is asked for when it is read
     cache = Path(cache) if cache is not None else default_cache()
     workers = workers if workers is not None else _usable_cores()
     with _explained(cache):
         cache.mkdir(parents=True, exist_ok=True)
     paths, rois = manifest.image_paths(), regions(manifest, config)
-    keys = _row_keys(manifest, paths, rois, memory=cache / "content.sqlite", workers=workers)
+    contents = _contents(manifest, paths, memory=cache / "content.sqlite", workers=workers)
+    keys = [digest_bytes(content.encode(), repr(roi).encode()) for content, roi in zip(contents, rois, strict=True)]
     distinct, first_rows, slots = np.unique(np.array(keys), return_index=True, return_inverse=True)
     identity = {"format": FORMAT, "pillow": version("pillow"), "pydicom": version("pydicom"), **config.identity()}
     key = digest_bytes(digest_json(identity).encode(), "".join(distinct).encode())
-    file = SlotFile(cache / key[:32], len(distinct), config.shape)
-    if not file.sound(workers=workers).all():
-        with _explained(cache, building=file), FileLock(str(cache / f"{key[:32]}.lock")):
-            # another process may have finished it while this one waited
-            empty = np.flatnonzero(~file.sound(workers=workers))
-            file.allocate()
-            (file.folder / "settings.json").write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
-            jobs = [(int(slot), paths[first_rows[slot]], rois[first_rows[slot]]) for slot in empty]
-            failed = _fill(file, jobs, config=config, workers=workers, progress=progress)
+    files = SlotFiles(cache / key[:32], len(distinct), config.shape, shard_bytes=SHARD_BYTES)
+    empty = np.flatnonzero(~files.sound(workers=workers))
+    if len(empty):
+        with _explained(cache, building=files), FileLock(str(cache / f"{key[:32]}.lock")):
+            # another process may have filled some while this one waited
+            empty = empty[~files.sound(empty, workers=workers)]
+            files.allocate()
+            (files.folder / "settings.json").write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
+            jobs = [(int(slot), *(part[first_rows[slot]] for part in (paths, rois, contents))) for slot in empty]
+            failed = _fill(files, jobs, config=config, workers=workers, progress=progress)
         _report(failed, manifest=manifest, slots=slots)
     return PixelStore(
-        file=file,
+        files=files,
         slots=slots.astype(np.int64),
-        content_boxes=file.records()["box"][slots].astype(np.int16),
+        content_boxes=files.records()["box"][slots].astype(np.int16),
         config=config,
         digest=digest_bytes(key.encode(), slots.astype("<i8").tobytes()),
     )
@@ -196,30 +208,41 @@ def regions(manifest: Manifest, config: PixelConfig) -> list[Box | None]:
     return rois
 
 
-def _row_keys(
-    manifest: Manifest, paths: Sequence[Path], rois: Sequence[Box | None], *, memory: Path, workers: int
-) -> list[str]:
-    """Return what decides each row's pixels, given the settings: the file's content and the region."""
-    problems = Problems(manifest.name)
-    keys = []
+def _contents(manifest: Manifest, paths: Sequence[Place], *, memory: Path, workers: int) -> list[str]:
+    """Return the digest of each row's file."""
+    reasons: dict[str, list[int]] = {}
+    found: list[str] = []
     for row, content in enumerate(content_digests(paths, memory=memory, workers=workers)):
         if isinstance(content, OSError):
-            problems.add(f"row {row + 2}, column 'path': {str(paths[row])!r} cannot be read ({content}).")
+            reasons.setdefault(str(content), []).append(row)
         else:
-            keys.append(digest_bytes(content.encode(), repr(rois[row]).encode()))
+            found.append(content)
+    problems = Problems(manifest.name)
+    for reason, rows in reasons.items():
+        named = row_list([row + 2 for row in rows])
+        others = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+        problems.add(f"{named}, column 'path': {str(paths[rows[0]])!r}{others} cannot be read ({reason}).")
     problems.raise_if_any()
-    return keys
+    return found
 
 
-Job = tuple[int, Path, Box | None]
+Job = tuple[int, Place, Box | None, str]
+"""Slot, image, region, and the digest of the image's content."""
 
 
-def _prepare(path: Path, roi: Box | None, config: PixelConfig) -> tuple[np.ndarray, Box]:
+def _prepare(
+    path: Place, roi: Box | None, content: str, config: PixelConfig, servers: Servers
+) -> tuple[np.ndarray, Box]:
+    if isinstance(path, Remote):
+        sent = servers.fetch(path)
+        if hashlib.sha256(sent).hexdigest() != content:
+            raise OSError("it was changed while the store was being made; start again")
+        return letterbox(image_from_bytes(sent, name=str(path)), config=config, roi=roi)
     return letterbox(read_image(path), config=config, roi=roi)
 
 
 def _fill(
-    file: SlotFile, jobs: Sequence[Job], *, config: PixelConfig, workers: int, progress: Progress | None
+    files: SlotFiles, jobs: Sequence[Job], *, config: PixelConfig, workers: int, progress: Progress | None
 ) -> dict[int, Exception]:
     """Prepare images in parallel and write each to its slot; return the errors by slot.
 
@@ -228,7 +251,7 @@ def _fill(
     """
     failed: dict[int, Exception] = {}
     waiting: dict[Future[tuple[np.ndarray, Box]], int] = {}
-    done_before = file.count - len(jobs)
+    done_before = files.count - len(jobs)
 
     def collect(writer: Any) -> None:
         ready, _ = wait(waiting, return_when=FIRST_COMPLETED)
@@ -241,14 +264,16 @@ def _fill(
             else:
                 writer.put(slot, pixels, box)
         if progress is not None:
-            progress(done_before + submitted - len(waiting), file.count)
+            progress(done_before + submitted - len(waiting), files.count)
 
-    submitted = 0
+    submitted, servers = 0, Servers()
+    if any(isinstance(path, Remote) for _, path, _, _ in jobs):
+        workers = max(workers, AT_ONCE)  # they wait for a server, not for the processor
     pool = ThreadPoolExecutor(max(1, workers))
     try:
-        with file.writing() as writer:
-            for slot, path, roi in jobs:
-                waiting[pool.submit(_prepare, path, roi, config)] = slot
+        with files.writing() as writer:
+            for slot, path, roi, content in jobs:
+                waiting[pool.submit(_prepare, path, roi, content, config, servers)] = slot
                 submitted += 1
                 if len(waiting) >= 4 * workers:
                     collect(writer)
@@ -270,7 +295,7 @@ def _report(failed: dict[int, Exception], *, manifest: Manifest, slots: np.ndarr
 
 
 @contextlib.contextmanager
-def _explained(cache: Path, *, building: SlotFile | None = None) -> Iterator[None]:
+def _explained(cache: Path, *, building: SlotFiles | None = None) -> Iterator[None]:
     """Turn the file system's refusals into advice; give back the space of a build that met a full disk."""
     try:
         yield

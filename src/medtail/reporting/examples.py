@@ -10,7 +10,6 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -19,6 +18,7 @@ from medtail.errors import MedtailError
 from medtail.reporting.facts import ClassFacts
 from medtail.tables.labels import short_name
 from medtail.tables.manifest import Manifest
+from medtail.tables.places import Place
 from medtail.tables.predictions import Predictions
 
 SIDE_PX = 192
@@ -126,7 +126,7 @@ def gather_examples(
     called: np.ndarray,
     *,
     manifest: Manifest,
-    read_image: Callable[[Path], np.ndarray],
+    read_image: Callable[[Place], np.ndarray],
     budget_bytes: int = BUDGET_BYTES,
 ) -> list[ClassExamples]:
     """Collect the pictures of the rare classes, rarest first, within a total size.
@@ -190,7 +190,7 @@ def _rival(predictions: Predictions, row: int, index: int, title: str) -> str:
 
 
 def _load(
-    image_id: str, row_of: dict[str, int], manifest: Manifest, read_image: Callable[[Path], np.ndarray]
+    image_id: str, row_of: dict[str, int], manifest: Manifest, read_image: Callable[[Place], np.ndarray]
 ) -> tuple[str, int, int, str]:
     if image_id not in row_of:
         return "", 0, 0, "not in the manifest"

@@ -107,7 +107,7 @@ class PolicyNetwork(nn.Module):
         try:
             network = PolicyNetwork([str(name) for name in value["agents"]], value["choices"], seed=0)
             network.load_state_dict({name: torch.tensor(weight) for name, weight in value["weights"].items()})
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise MedtailError(f"policy network: is not readable ({reason}). Learn the schedule again.") from error
         return network

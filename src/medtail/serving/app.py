@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final, TypeVar, final
 
@@ -33,7 +31,7 @@ from medtail.serving.journal import Journal
 from medtail.serving.limits import Gate, read_body
 from medtail.serving.page import MEDIA_TYPES, page_file
 from medtail.serving.refusals import Refusal
-from medtail.serving.settings import ServeSettings
+from medtail.serving.settings import ServeSettings, default_threads
 from medtail.serving.similar import SimilarCases
 
 T = TypeVar("T")
@@ -101,9 +99,11 @@ class Service:
         self._model.shutdown(wait=True, cancel_futures=True)
 
     def _set_threads(self) -> None:
+        if self.settings.engine == "onnx" and not self.settings.heat_maps and self.cases is None:
+            return  # nothing here needs torch
         import torch
 
-        torch.set_num_threads(self.settings.threads or max(1, (os.cpu_count() or 1) // 2))
+        torch.set_num_threads(self.settings.threads or default_threads())
 
     @asynccontextmanager
     async def admitted(self) -> AsyncIterator[None]:
@@ -119,14 +119,80 @@ class Service:
             except TimeoutError:
                 raise Refusal.timeout() from None
 
-    async def open(
-        self, request: Request, *, roi: Box | None, frame: int, with_square: bool, with_preview: bool
-    ) -> tuple[Prepared, bytes]:
-        """Read a request's body and open it as an image.
+    async def answer(
+        self,
+        request: Request,
+        work: Callable[[Prepared], T],
+        *,
+        roi: Box | None = None,
+        frame: int = 0,
+        with_square: bool = True,
+        with_preview: bool = False,
+        with_model: bool = True,
+    ) -> T:
+        """Read a request's body, have it opened as an image, and do something with it.
+
+        From the thread that had it opened it goes straight to the model's: every hand-over between threads makes the
+        request wait, and the one that reads the network has nothing to say in between.
+
+        Args:
+            request: Whose body holds the file.
+            work: What to do, in the model's thread.
+            roi: Region of interest.
+            frame: Of a file with several.
+            with_square: Have it prepared for the model.
+            with_preview: Have it prepared to be looked at.
+            with_model: False does the work in the thread that had the file opened.
 
         Raises:
-            Refusal: It is too large, empty, or no image.
+            Refusal: The file is too large, empty or no image, or what is asked is impossible for this model.
         """
+        state, started = request.state, time.perf_counter()
+        body = await self._body(request)
+        state.body_ms, started = _ms_since(started), time.perf_counter()
+        until = time.monotonic() + self.settings.timeout_s
+        done: Future[T] = Future()
+
+        def open_file() -> None:
+            if done.cancelled():  # the time was over before its turn came
+                return
+            try:
+                prepared = self.decoders.prepare(
+                    body,
+                    self.diagnosis.pixels if with_square else None,
+                    timeout_s=max(0.0, until - time.monotonic()),
+                    roi=roi,
+                    frame=frame,
+                    with_preview=with_preview,
+                )
+                state.decoder_ms, state.open_ms = prepared.ms, _ms_since(started)
+                if with_model:
+                    self._model.submit(do_work, prepared)
+                else:
+                    do_work(prepared)
+            except BaseException as error:
+                if done.set_running_or_notify_cancel():
+                    done.set_exception(error)
+
+        def do_work(prepared: Prepared) -> None:
+            if not done.set_running_or_notify_cancel():
+                return
+            begun = time.perf_counter()
+            try:
+                found = work(prepared)
+            except BaseException as error:
+                done.set_exception(error)
+            else:
+                state.work_ms = _ms_since(begun)
+                done.set_result(found)
+
+        self._openers.submit(open_file)
+        try:
+            return await asyncio.wrap_future(done)
+        except MedtailError as error:
+            raise Refusal.wrong(str(error)) from error
+
+    async def _body(self, request: Request) -> bytes:
         length = request.headers.get("content-length", "")
         max_bytes = self.settings.max_bytes
         if length.isdigit() and int(length[:20]) > max_bytes:
@@ -140,32 +206,7 @@ class Service:
         request.state.bytes = len(body)
         if not body:
             raise Refusal.wrong("The body is empty; expected the bytes of an image or DICOM file.")
-        started = time.perf_counter()
-        pixels = self.diagnosis.pixels if with_square else None
-        try:
-            prepared = await asyncio.get_running_loop().run_in_executor(
-                self._openers,
-                lambda: self.decoders.prepare(
-                    body, pixels, timeout_s=self.settings.timeout_s, roi=roi, frame=frame, with_preview=with_preview
-                ),
-            )
-        finally:
-            request.state.decode_ms = round(1000 * (time.perf_counter() - started), 1)
-        return prepared, body
-
-    async def ask(self, request: Request, work: Callable[[], T]) -> T:
-        """Do something with the model, in its thread.
-
-        Raises:
-            Refusal: The request is impossible for this model.
-        """
-        started = time.perf_counter()
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._model, work)
-        except MedtailError as error:
-            raise Refusal.wrong(str(error)) from error
-        finally:
-            request.state.model_ms = round(1000 * (time.perf_counter() - started), 1)
+        return body
 
     def region(self, text: str | None) -> Box | None:
         """Read a region of interest and check that the model takes one.
@@ -188,6 +229,10 @@ class Service:
         if not width or not height:
             raise Refusal(400, "roi", "roi: expected a width and a height of at least 1 pixel.")
         return x, y, width, height
+
+
+def _ms_since(started: float) -> float:
+    return round(1000 * (time.perf_counter() - started), 2)
 
 
 def build_app(service: Service) -> Guard:
@@ -254,17 +299,20 @@ def _add_facts(app: FastAPI, service: Service) -> None:
 def _add_answers(app: FastAPI, service: Service) -> None:
     @app.post("/api/preview", summary="A file as a picture", openapi_extra=FILE_BODY, responses=REFUSALS)
     async def preview(request: Request, frame: FrameParameter = 0) -> dict[str, Any]:
-        async with service.admitted():
-            opened, _ = await service.open(request, roi=None, frame=frame, with_square=False, with_preview=True)
+        def show(opened: Prepared) -> dict[str, Any]:
             assert opened.preview is not None
-            picture = await asyncio.to_thread(png_bytes, opened.preview)
-        return {
-            "height": opened.height,
-            "width": opened.width,
-            "frames": opened.frames,
-            "frame": frame,
-            "png": base64.b64encode(picture).decode(),
-        }
+            return {
+                "height": opened.height,
+                "width": opened.width,
+                "frames": opened.frames,
+                "frame": frame,
+                "png": base64.b64encode(png_bytes(opened.preview)).decode(),
+            }
+
+        async with service.admitted():
+            return await service.answer(
+                request, show, frame=frame, with_square=False, with_preview=True, with_model=False
+            )
 
     @app.post("/api/predict", summary="What the model finds in a file", openapi_extra=FILE_BODY, responses=REFUSALS)
     async def predict(
@@ -277,22 +325,22 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         system: Annotated[str, Query(max_length=20, description="TI-RADS system: acr, c, eu or k.")] = "acr",
     ) -> JSONResponse:
         region = service.region(roi)
-        async with service.admitted():
-            opened, body = await service.open(request, roi=region, frame=frame, with_square=True, with_preview=False)
+
+        def find(opened: Prepared) -> dict[str, Any]:
             assert opened.square is not None
             assert opened.box is not None
-            square, box = opened.square, opened.box
-            digest = hashlib.sha256(body).hexdigest()
-            found = await service.ask(
-                request,
-                lambda: service.diagnosis.findings(
-                    square, box, image_id=f"sha256:{digest[:16]}", size_mm=size_mm, system=system
-                ),
-            )
-        image = {"height": opened.height, "width": opened.width, "frame": frame, "sha256": digest,
-                 "roi": None if region is None else list(region)}  # fmt: skip
+            name = f"sha256:{opened.sha256[:16]}"
+            found = service.diagnosis.findings(
+                opened.square, opened.box, image_id=name, size_mm=size_mm, system=system
+            ).to_json()
+            found["image"] = {"height": opened.height, "width": opened.width, "frame": frame, "sha256": opened.sha256,
+                              "roi": None if region is None else list(region)}  # fmt: skip
+            return found
+
+        async with service.admitted():
+            found = await service.answer(request, find, roi=region, frame=frame)
         # plain values already: looking through them again would take as long as making them
-        return JSONResponse({**found.to_json(), "image": image, "request": request.state.request})
+        return JSONResponse({**found, "request": request.state.request})
 
     @app.post("/api/heat", summary="Where the evidence for a class lies", openapi_extra=FILE_BODY, responses=REFUSALS)
     async def heat(
@@ -309,26 +357,20 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             diagnosis.check_heat(class_name, method=method, branch=branch)
         except UsageError as error:
             raise Refusal.wrong(str(error)) from error
-        async with service.admitted():
-            opened, _ = await service.open(request, roi=region, frame=frame, with_square=True, with_preview=True)
 
-            def draw() -> bytes:
-                assert opened.square is not None
-                assert opened.box is not None
-                assert opened.preview is not None
-                found = diagnosis.heat(opened.square, opened.box, class_name=class_name, method=method, branch=branch)
-                return png_bytes(
-                    heat_picture(
-                        opened.preview,
-                        found,
-                        height=opened.height,
-                        width=opened.width,
-                        pixels=diagnosis.pixels,
-                        roi=region,
-                    )
+        def draw(opened: Prepared) -> bytes:
+            assert opened.square is not None
+            assert opened.box is not None
+            assert opened.preview is not None
+            found = diagnosis.heat(opened.square, opened.box, class_name=class_name, method=method, branch=branch)
+            return png_bytes(
+                heat_picture(
+                    opened.preview, found, height=opened.height, width=opened.width, pixels=diagnosis.pixels, roi=region
                 )
+            )
 
-            picture = await service.ask(request, draw)
+        async with service.admitted():
+            picture = await service.answer(request, draw, roi=region, frame=frame, with_preview=True)
         return {
             "class_name": class_name,
             "method": method or diagnosis.methods[0],
@@ -342,19 +384,18 @@ def _add_cases(app: FastAPI, service: Service, cases: SimilarCases) -> None:
     @app.post("/api/similar", summary="Training cases that look alike", openapi_extra=FILE_BODY, responses=REFUSALS)
     async def similar(request: Request, frame: FrameParameter = 0, roi: RoiParameter = None) -> dict[str, Any]:
         region = service.region(roi)
+
+        def find(opened: Prepared) -> list[dict[str, Any]]:
+            assert opened.square is not None
+            assert opened.box is not None
+            features = service.diagnosis.features(opened.square[None], np.array([opened.box]))[0]
+            return [
+                {**cases.describe(row, likeness), "png": base64.b64encode(png_bytes(cases.picture(row))).decode()}
+                for row, likeness in cases.nearest(features)
+            ]
+
         async with service.admitted():
-            opened, _ = await service.open(request, roi=region, frame=frame, with_square=True, with_preview=False)
-
-            def find() -> list[dict[str, Any]]:
-                assert opened.square is not None
-                assert opened.box is not None
-                features = service.diagnosis.features(opened.square[None], np.array([opened.box]))[0]
-                return [
-                    {**cases.describe(row, likeness), "png": base64.b64encode(png_bytes(cases.picture(row))).decode()}
-                    for row, likeness in cases.nearest(features)
-                ]
-
-            found = await service.ask(request, find)
+            found = await service.answer(request, find, roi=region, frame=frame)
         return {"cases": found}
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import struct
+import time
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +34,8 @@ BYTES_A_PIXEL = 64
 """Memory a decoder may take for each pixel allowed: colour as float64 and the copies on the way."""
 SPARE_BYTES = 600_000_000
 LONGEST_MESSAGE = 400
+LONGEST_HEADER = 65_536
+"""Bytes of the JSON a server takes from a decoder, which a hostile file may have made its own."""
 
 
 def send(stream: BinaryIO, header: dict[str, Any], *blobs: bytes | memoryview) -> None:
@@ -58,20 +61,31 @@ def send(stream: BinaryIO, header: dict[str, Any], *blobs: bytes | memoryview) -
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> tuple[dict[str, Any], list[bytes]] | None:
+def receive(stream: BinaryIO, *, max_bytes: int | None = None) -> tuple[dict[str, Any], list[bytes]] | None:
     """Read one message; None where the other side has closed the pipe.
+
+    Args:
+        stream: Where to read.
+        max_bytes: Most bytes that the blobs may have together, where the other side is not to be trusted; then its
+            header is limited, too.
 
     Raises:
         EOFError: It closed in the middle of one.
+        ValueError: What came is no message, or is larger than allowed.
     """
     lengths = stream.read(LENGTH.size)
     if not lengths:
         return None
     if len(lengths) < LENGTH.size:
         raise EOFError
-    header_length, _ = LENGTH.unpack(lengths)
+    header_length, total = LENGTH.unpack(lengths)
+    if max_bytes is not None and (header_length > LONGEST_HEADER or total > max_bytes):
+        raise ValueError("a message is larger than allowed")
     header = json.loads(_exactly(stream, header_length))
-    return header, [_exactly(stream, size) for size in header["sizes"]]
+    sizes = header["sizes"]
+    if sum(sizes) != total or min(sizes, default=0) < 0:
+        raise ValueError("a message's sizes do not add up")
+    return header, [_exactly(stream, size) for size in sizes]
 
 
 def _exactly(stream: BinaryIO, size: int) -> bytes:
@@ -100,7 +114,8 @@ def answer(request: dict[str, Any], content: bytes) -> tuple[dict[str, Any], lis
         content: The file.
 
     Returns:
-        `height`, `width`, and where asked for `box`, `preview_shape` and `frames`; the square and the picture as bytes.
+        `height`, `width`, `ms` (this took, milliseconds), and where asked for `box`, `preview_shape` and `frames`; the
+        square and the picture as bytes.
 
     Raises:
         MedtailError: The file is no image that can be read, or too large.
@@ -111,6 +126,7 @@ def answer(request: dict[str, Any], content: bytes) -> tuple[dict[str, Any], lis
         >>> header["box"], len(blobs[0])
         ([0, 2, 8, 6], 64)
     """
+    started = time.perf_counter()
     pixels = image_from_bytes(
         content, name=name_by_content(content), frame=request["frame"], max_pixels=request["max_pixels"]
     )
@@ -125,6 +141,7 @@ def answer(request: dict[str, Any], content: bytes) -> tuple[dict[str, Any], lis
         shown = reduced(pixels, longest_px=request["preview_px"])
         header |= {"preview_shape": list(shown.shape), "frames": count_frames(content)}
         blobs.append(shown.tobytes())
+    header["ms"] = round(1000 * (time.perf_counter() - started), 2)
     return header, blobs
 
 

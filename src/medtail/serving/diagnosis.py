@@ -1,31 +1,35 @@
 """The model that is served: prepared pixels in, findings, heat maps and features out.
 
-Probabilities come from the engine that `medtail predict` is checked against, and the words from `exchange.findings`;
-here they are only joined, and what does not change between requests is worked out once.
+Probabilities come from the engine that `medtail predict` is checked against, or from the file that `medtail export`
+wrote, and the words from `exchange.findings`; here they are only joined, and what does not change between requests is
+worked out once. Torch is loaded where it scores, and for heat maps and similar cases.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import numpy as np
-import torch
 from PIL import Image
 
 from medtail.errors import MedtailError, UsageError, did_you_mean, listing
 from medtail.exchange.evidence import RARITY, read_evidence
 from medtail.exchange.findings import RESEARCH_ONLY, ImageFindings, findings_of
-from medtail.exchange.torch_engine import TorchDiagnoser
+from medtail.exchange.onnx_engine import open_exported
 from medtail.lexicons.descriptors import LABEL_NAMES
 from medtail.lexicons.systems import LEXICONS
-from medtail.pixels.dataset import content_masks, to_float
 from medtail.pixels.letterbox import Box
 from medtail.pixels.settings import PixelConfig
+from medtail.serving.settings import Engine, default_threads
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from medtail.exchange.torch_engine import TorchDiagnoser
     from medtail.explain.maps import Branch, HeatMethod
     from medtail.tables.manifest import Manifest
 
@@ -42,19 +46,31 @@ class Diagnosis:
     Args:
         run: A run folder, or the model folder inside it.
         with_heat: Offer heat maps; False where captum is missing or they are not wanted.
+        engine: What scores: `torch`, or `onnx`, the file that `medtail export RUN --format onnx` wrote.
+        threads: CPU threads of `onnx`; None takes half the cores, at least 1. Torch has one number for the whole
+            process, which its owner sets.
 
     Attributes:
         evidence: What the run says of its model.
+        engine: What scores.
         pixels: How images must be prepared.
 
     Raises:
-        MedtailError: The folder is damaged, or the model's scores depend on the other images of a batch.
+        MedtailError: The folder is damaged, the model's scores depend on the other images of a batch, or nothing was
+            exported, or not of this model.
     """
 
-    def __init__(self, run: Path | str, *, with_heat: bool = True) -> None:
-        self._engine = TorchDiagnoser(run)
+    def __init__(
+        self, run: Path | str, *, with_heat: bool = True, engine: Engine = "torch", threads: int | None = None
+    ) -> None:
+        self._run = run
+        self.engine: Engine = engine
+        # before anything else is read: the engine says best what is wrong with a folder
+        self._exported = open_exported(run, threads=threads or default_threads()) if engine == "onnx" else None
+        self.pixels: PixelConfig = (
+            self._torch.card.parts.pixels if self._exported is None else self._exported.record.pixels
+        )
         self.evidence = read_evidence(run)
-        self.pixels: PixelConfig = self._engine.card.parts.pixels
         # each of these reads tables; they are the same for every image
         self._tail, self._trust = dict(self.evidence.tail), dict(self.evidence.trust)
         self.class_names: tuple[str, ...] = self.evidence.labels.class_names
@@ -63,9 +79,15 @@ class Diagnosis:
         if with_heat:
             from medtail.explain.maps import branches_of, methods_for
 
-            shared = [methods_for(member) for member in self._engine.diagnosers]
+            shared = [methods_for(member) for member in self._torch.diagnosers]
             self.methods = tuple(name for name in shared[0] if all(name in others for others in shared))
-            self.branches = branches_of(self._engine.diagnosers[0])
+            self.branches = branches_of(self._torch.diagnosers[0])
+
+    @cached_property
+    def _torch(self) -> TorchDiagnoser:
+        from medtail.exchange.torch_engine import TorchDiagnoser
+
+        return TorchDiagnoser(self._run)
 
     @property
     def needs_roi(self) -> bool:
@@ -83,7 +105,7 @@ class Diagnosis:
         return set(LABEL_NAMES) <= set(self.class_names)
 
     def probabilities(self, square: np.ndarray, box: Box) -> np.ndarray:
-        """Score one prepared image, exactly as `medtail predict` scores it.
+        """Score one prepared image, exactly as `medtail predict` scores it with the same engine.
 
         Args:
             square: uint8 [channels, S, S].
@@ -95,7 +117,11 @@ class Diagnosis:
         Raises:
             MedtailError: The model gives a score that is no number.
         """
-        found: np.ndarray = self._engine.probabilities(square[None], np.array([box], dtype=np.int64))[0]
+        boxes = np.array([box], dtype=np.int64)
+        if self._exported is not None:
+            made = self._exported.probabilities(square[None], boxes)[0].astype(np.float64)
+            return np.asarray(np.clip(made, 0.0, 1.0))
+        found: np.ndarray = self._torch.probabilities(square[None], boxes)[0]
         if not np.isfinite(found).all():
             raise MedtailError("model: gives scores that are no numbers; its training has diverged. Train again.")
         return found
@@ -166,6 +192,8 @@ class Diagnosis:
             UsageError: See `check_heat`.
         """
         self.check_heat(class_name, method=method, branch=branch)
+        import torch
+
         from medtail.explain.maps import heat_maps
 
         column = self.class_names.index(class_name)
@@ -179,7 +207,7 @@ class Diagnosis:
                 branch=cast("Branch", branch),
                 content=masks,
             )
-            for member in self._engine.diagnosers
+            for member in self._torch.diagnosers
         ]
         return np.asarray(torch.stack(maps).mean(dim=0)[0, 0].numpy(), dtype=np.float32)
 
@@ -189,7 +217,7 @@ class Diagnosis:
         Raises:
             MedtailError: It lacks some.
         """
-        return self._engine.card.check_manifest(manifest)
+        return self._torch.card.check_manifest(manifest)
 
     def features(self, squares: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """Return what the first member's head pools of images, each scaled to length 1.
@@ -201,9 +229,11 @@ class Diagnosis:
         Returns:
             float32 [N, D].
         """
+        import torch
+
         images, masks = self._tensors(squares, boxes)
         with torch.inference_mode():
-            pooled = self._engine.diagnosers[0].answer(images, masks).pooled.float().flatten(1)
+            pooled = self._torch.diagnosers[0].answer(images, masks).pooled.float().flatten(1)
             return np.asarray(torch.nn.functional.normalize(pooled).numpy(), dtype=np.float32)
 
     def facts(self) -> Mapping[str, Any]:
@@ -217,7 +247,8 @@ class Diagnosis:
             "medtail_version": self.evidence.version,
             "note": RESEARCH_ONLY,
             "calibrated": self.evidence.calibrated,
-            "networks": len(self._engine.diagnosers),
+            "networks": (self._exported.record.members if self._exported is not None else len(self._torch.diagnosers)),
+            "engine": self.engine,
             "classes": [
                 {
                     "name": name,
@@ -239,7 +270,11 @@ class Diagnosis:
             "cautions": list(self.evidence.cautions),
         }
 
-    def _tensors(self, squares: np.ndarray, boxes: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def _tensors(self, squares: np.ndarray, boxes: np.ndarray) -> tuple[Tensor, Tensor]:
+        import torch
+
+        from medtail.pixels.dataset import content_masks, to_float
+
         images = to_float(torch.from_numpy(squares))
         return images, content_masks(torch.from_numpy(boxes.astype(np.int64)), size_px=images.shape[-1])
 

@@ -117,9 +117,11 @@ class Guard:
                 status=status,
                 kind=state.get("kind"),
                 bytes=state.get("bytes"),
-                decode_ms=state.get("decode_ms"),
-                model_ms=state.get("model_ms"),
-                ms=round(1000 * (time.perf_counter() - started), 1),
+                body_ms=state.get("body_ms"),
+                open_ms=state.get("open_ms"),
+                decoder_ms=state.get("decoder_ms"),
+                work_ms=state.get("work_ms"),
+                ms=round(1000 * (time.perf_counter() - started), 2),
             )
 
     def _check(self, scope: Scope) -> None:

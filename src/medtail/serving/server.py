@@ -123,7 +123,7 @@ def serve(
     from medtail.serving.diagnosis import Diagnosis
     from medtail.serving.similar import read_cases
 
-    diagnosis = Diagnosis(run, with_heat=settings.heat_maps)
+    diagnosis = Diagnosis(run, with_heat=settings.heat_maps, engine=settings.engine, threads=settings.threads)
     cases = None if similar is None else read_cases(similar, diagnosis, progress=progress)
     journal = Journal()
     with Service(diagnosis, settings, cases=cases, journal=journal) as service:

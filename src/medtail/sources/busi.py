@@ -8,7 +8,7 @@ the test fold.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import pandas as pd
 
 from medtail.errors import MedtailError, Problems, listing
 from medtail.sources.gathering import dataset_folder, relative, sub_files
-from medtail.tables.duplicates import near_duplicate_groups
+from medtail.tables.duplicates import Reader, near_duplicate_groups
 from medtail.tables.labels import one_hot
 from medtail.tables.manifest import Manifest, manifest_from_frame
 
@@ -25,7 +25,7 @@ CLASSES = ("benign", "malignant", "normal")
 MASK = re.compile(r"(?P<image>.+)_mask(?:_(?P<number>\d+))?")
 
 
-def import_busi(path: Path | str, *, read_image: Callable[[Path], np.ndarray]) -> Manifest:
+def import_busi(path: Path | str, *, read_image: Reader) -> Manifest:
     """Read BUSI with the exclusive group `class=benign|malignant|normal`.
 
     Args:

@@ -24,6 +24,7 @@ from medtail.tables.manifest import (
     is_metadata,
     manifest_from_frame,
 )
+from medtail.tables.places import is_url, joined, place_of, url_problem
 
 SEPARATORS = ("|", ";", "&")
 USUAL_IMAGE_COLUMNS = ("path", "image", "image_path", "file", "filename", "file_name")
@@ -57,7 +58,7 @@ def import_csv(
         separator: What joins several names in a cell of `label_column`; if None, `|`, `;` or `&`, whichever occurs.
         negative: Names in `label_column` that mean that none of the classes is present, such as `No Finding`.
         keep: Further columns to carry along, as `meta_NAME` text.
-        images: Folder that image paths start from; the table's folder if None.
+        images: Folder that image paths start from, or its URL; the table's folder if None. Cells may be URLs too.
 
     Returns:
         A row an image; `image_id` is that column where there is one, else the image path as written.
@@ -85,15 +86,20 @@ def import_csv(
     problems.raise_if_any()
     assert image_column is not None
 
-    root = path.parent if images is None else Path(images)
+    is_remote = images is not None and is_url(str(images))
+    root = path.parent if images is None or is_remote else Path(images)
     if not root.is_dir():
         problems.add(f"images: no folder {str(root)!r}; expected the folder that image paths start from.")
     cells = text_column(frame, image_column)
-    if root.is_dir():
-        add_missing_images(problems, [root / cell for cell in cells], cells)
+    written = [joined(str(images), cell) if is_remote else _posix(cell) for cell in cells]
+    told = {problem: cell for cell in reversed(written) if is_url(cell) and (problem := url_problem(cell)) is not None}
+    for problem, cell in told.items():
+        problems.add(f"column {image_column!r}: found {cell!r}; {problem}.")
+    if root.is_dir() and not told:
+        add_missing_images(problems, [place_of(cell, root=root) for cell in written], cells)
     columns: dict[str, object] = {
         "image_id": text_column(frame, "image_id" if "image_id" in frame.columns else image_column),
-        "path": [Path(cell).as_posix() if cell else "" for cell in cells],
+        "path": written,
         "patient_id": text_column(frame, patient_column) if patient_column is not None else [""] * len(frame),
     }
     columns |= _kept_columns(frame, taken={image_column, patient_column, label_column, *label_columns}, keep=keep)
@@ -105,6 +111,10 @@ def import_csv(
     _check_class_names(classes, problems=problems)
     problems.raise_if_any()
     return manifest_from_frame(pd.DataFrame({**columns, **classes}), name=str(path), root=root)
+
+
+def _posix(cell: str) -> str:
+    return cell if is_url(cell) or not cell else Path(cell).as_posix()
 
 
 def _image_column(frame: pd.DataFrame, image_column: str | None, *, problems: Problems) -> str | None:

@@ -152,7 +152,7 @@ def import_ddti(path: Path | str, *, masks_out: Path | None = None) -> Manifest:
 def _read_case(file: Path, problems: Problems, name: str) -> _Case | None:
     try:
         content = file.read_bytes()
-        if b"<!ENTITY" in content:
+        if b"<!ENTITY" in content.replace(b"\0", b""):  # in UTF-16 a zero byte stands beside every letter
             raise ValueError("it declares entities, which DDTI never does")
         root = ElementTree.fromstring(content)
     except (ElementTree.ParseError, OSError, ValueError) as error:
@@ -290,7 +290,7 @@ def _natural(case: _Case) -> tuple[int, str]:
 
 def _image_size(image: Path, problems: Problems) -> tuple[int, int] | None:
     try:
-        with Image.open(image) as opened:
+        with Image.open(image) as opened:  # Pillow refuses a size that no image has: nothing of it is decoded here
             return opened.size
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         problems.add(f"image {image.name!r}: cannot be opened ({error}). Download it again.")

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from medtail.errors import MedtailError, Problems, listing
+from medtail.sources.dicom_files import dicom_stream
 from medtail.sources.gathering import age_years, dataset_folder, relative, sub_files, text_column
 from medtail.tables.frames import read_table
 from medtail.tables.manifest import Manifest, is_metadata, manifest_from_frame
@@ -78,7 +79,8 @@ def _read_rows(folder: Path) -> list[dict[str, Any]]:
             foreign += 1
             continue
         try:
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS))
+            with dicom_stream(file, where=relative(file, folder)) as stream:
+                header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(TAGS))
             if "Rows" in header and "Columns" in header and _text(header, "SOPInstanceUID"):
                 rows.append(_row(header, path=relative(file, folder)))
             elif _is_image_class(header):

@@ -18,6 +18,8 @@ import pandas as pd
 
 from medtail.errors import MedtailError, Problems, did_you_mean, listing
 from medtail.tables.frames import as_text, spreadsheet_rows
+from medtail.tables.places import Place
+from medtail.tables.presence import absent
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".pgm", ".ppm", ".dcm")
 AGE = re.compile(r"(\d{1,3}(?:\.\d+)?)([YMWD]?)")
@@ -68,7 +70,7 @@ def text_column(frame: pd.DataFrame, column: str) -> pd.Series:
     return as_text(frame[column]).astype(str)
 
 
-def add_missing_images(problems: Problems, paths: Sequence[Path | None], cells: pd.Series) -> None:
+def add_missing_images(problems: Problems, paths: Sequence[Place | None], cells: pd.Series) -> None:
     """Note, in one line, the images that a table names and the disk lacks.
 
     Args:
@@ -76,7 +78,11 @@ def add_missing_images(problems: Problems, paths: Sequence[Path | None], cells: 
         paths: The file of each row; None where it was searched for and not found.
         cells: What the table calls them; the series' name is the column.
     """
-    missing = np.array([path is None or not path.is_file() for path in paths], dtype=bool)
+    missing = np.array([path is None for path in paths], dtype=bool)
+    errors = absent([path for path in paths if path is not None])
+    missing[~missing] = [isinstance(error, FileNotFoundError) for error in errors]
+    for reason in sorted({str(e) for e in errors if e is not None and not isinstance(e, FileNotFoundError)}):
+        problems.add(f"column {str(cells.name)!r}: {reason}.")
     if not missing.any():
         return
     names = [str(name) for name in cells[missing]]

@@ -5,14 +5,12 @@ The layouts are a closed list, dispatched by `match`; each has its own file besi
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import final
 
-import numpy as np
-
 from medtail.errors import Problems, UsageError, did_you_mean
+from medtail.tables.duplicates import Reader
 from medtail.tables.manifest import Manifest
 
 LAYOUTS = {
@@ -58,7 +56,7 @@ class ImportOptions:
         separator: csv: what joins several classes in `label_column`.
         negative: csv: names in `label_column` that mean none of the classes.
         keep: csv: further columns to carry along as `meta_…`.
-        images: csv, nih_cxr, cxr_lt: folder the image files are in.
+        images: csv, nih_cxr, cxr_lt: folder the image files are in; csv: or its URL.
         labels: dicom: table with the labels.
         patient_pattern: folders: regular expression whose one group is the patient.
         test_fold: bus_bra: official fold to hold out as test.
@@ -76,7 +74,7 @@ class ImportOptions:
     separator: str | None = None
     negative: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
-    images: Path | None = None
+    images: Path | str | None = None
     labels: Path | None = None
     patient_pattern: str | None = None
     test_fold: int | None = None
@@ -92,7 +90,7 @@ def import_layout(
     path: Path | str,
     *,
     options: ImportOptions | None = None,
-    read_image: Callable[[Path], np.ndarray] | None = None,
+    read_image: Reader | None = None,
 ) -> Manifest:
     """Turn a known layout on disk into a Manifest.
 

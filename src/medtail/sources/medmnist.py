@@ -6,7 +6,10 @@ stream, image by image: a hostile file can neither run code (no pickle) nor fill
 
 from __future__ import annotations
 
+import lzma
 import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -24,8 +27,17 @@ from medtail.tables.manifest import Manifest, manifest_from_frame
 
 FOLDS = {"train": "train", "val": "tune", "test": "test"}
 """The archive's split → medtail's fold."""
+BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError,
+          OSError)  # fmt: skip
+"""What an archive raises that is damaged; an offset that lies makes it seek to nowhere, an OSError."""
+NO_ARRAY = (ValueError, SyntaxError, EOFError, tokenize.TokenError)
 MAX_CLASSES = 1000
-MAX_LABEL_BYTES = 1 << 30
+MAX_LABEL_BYTES = 64 << 20
+"""The largest set, ChestMNIST, has 112,120 x 14 labels: 12 MiB."""
+MAX_SIDE_PX = 4096
+"""The largest published side is 224."""
+MAX_RATIO = 200.0
+"""Images shrink 1 to 5 times; a bomb a thousand times."""
 EXPECTED = "train_images, train_labels, val_images, val_labels, test_images, test_labels"
 
 
@@ -80,7 +92,7 @@ def import_medmnist(
         raise MedtailError(f"{path}: no such file; expected a MedMNIST .npz with {EXPECTED}.") from None
     except IsADirectoryError:
         raise MedtailError(f"{path}: is a folder; expected a MedMNIST .npz with {EXPECTED}.") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except BROKEN as error:
         raise MedtailError(f"{path}: damaged or no .npz file ({error}). Download it again.") from error
     splits = [(split, row) for split in FOLDS for row in range(len(labels[split]))]
     frame = pd.DataFrame(
@@ -128,7 +140,7 @@ def read_medmnist_labels(path: Path | str, *, splits: Sequence[str] = tuple(FOLD
                 try:
                     with archive.open(f"{key}.npy") as stream:
                         headers[key] = _read_header(stream)
-                except (ValueError, SyntaxError, EOFError) as error:
+                except NO_ARRAY as error:
                     problems.add(f"array {key!r}: no NumPy array ({error}).")
                 else:
                     _check_labels(key, headers[key], problems=problems)
@@ -141,7 +153,7 @@ def read_medmnist_labels(path: Path | str, *, splits: Sequence[str] = tuple(FOLD
         raise MedtailError(f"{path}: no such file; expected a MedMNIST .npz with its labels.") from None
     except IsADirectoryError:
         raise MedtailError(f"{path}: is a folder; expected a MedMNIST .npz with its labels.") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except BROKEN as error:
         raise MedtailError(f"{path}: damaged or no .npz file ({error}). Download it again.") from error
 
 
@@ -160,11 +172,12 @@ def _checked(archive: zipfile.ZipFile, *, name: str) -> tuple[dict[str, np.ndarr
         try:
             with archive.open(f"{key}.npy") as stream:
                 headers[key] = _read_header(stream)
-        except (ValueError, SyntaxError, EOFError) as error:
+        except NO_ARRAY as error:
             problems.add(f"array {key!r}: no NumPy array ({error}).")
     problems.raise_if_any()
     for split in FOLDS:
         _check_split(split, headers[f"{split}_images"], headers[f"{split}_labels"], problems=problems)
+        _check_packing(archive.getinfo(f"{split}_images.npy"), headers[f"{split}_images"], problems=problems)
     problems.raise_if_any()
     labels = {split: _read_labels(archive, f"{split}_labels", headers[f"{split}_labels"], name) for split in FOLDS}
     return labels, {split: headers[f"{split}_images"] for split in FOLDS}
@@ -192,6 +205,19 @@ def _check_split(split: str, images: _Header, labels: _Header, *, problems: Prob
         problems.add(f"split {split!r}: {images.shape[:1]} images but {labels.shape[:1]} labels; expected as many.")
 
 
+def _check_packing(entry: zipfile.ZipInfo, images: _Header, *, problems: Problems) -> None:
+    """Refuse what would fill the memory or the disk: sizes are known before anything is unpacked."""
+    if any(side > MAX_SIDE_PX for side in images.shape[1:3]):
+        problems.add(
+            f"array {entry.filename!r}: images of {list(images.shape[1:])}; expected sides of at most {MAX_SIDE_PX}."
+        )
+    elif images.num_bytes > MAX_RATIO * max(entry.compress_size, 1 << 16):
+        problems.add(
+            f"array {entry.filename!r}: {images.num_bytes:,} bytes packed into {entry.compress_size:,}; expected at"
+            f" most {MAX_RATIO:.0f} times as many. A zip bomb?"
+        )
+
+
 def _check_labels(key: str, labels: _Header, *, problems: Problems) -> None:
     if labels.dtype.kind not in "uib" or len(labels.shape) not in (1, 2) or labels.is_fortran or 0 in labels.shape[1:]:
         problems.add(f"array '{key}': found {labels.dtype} {list(labels.shape)}; expected integers [N] or [N, labels].")
@@ -206,7 +232,7 @@ def _read_labels(archive: zipfile.ZipFile, key: str, header: _Header, name: str)
     if len(data) < header.num_bytes:
         raise MedtailError(f"{name}, array {key!r}: ends too early. Download the file again.")
     values = np.frombuffer(data, dtype=header.dtype).reshape(header.shape).astype(np.int64)
-    return values.reshape(len(values), -1)
+    return values.reshape(len(values), math.prod(header.shape[1:]))  # of no rows, -1 says nothing
 
 
 def _class_columns(

@@ -21,6 +21,7 @@ from medtail.studies.grids import cost_table
 from medtail.studies.judged import Judged, judge
 from medtail.studies.page import write_study_page
 from medtail.studies.protocol import Study, begin, check_study, needs_duplicates, read_study
+from medtail.studies.ray_cells import Cluster
 from medtail.studies.running import Tally, run_cells
 from medtail.studies.scores import ScoredSet, check_unopened, final_sets, opened, tune_set, whole_seeds
 from medtail.studies.tables import text, write_tables
@@ -91,6 +92,7 @@ def run_study(
     out: Path | str,
     *,
     workers: int = 1,
+    cluster: Cluster | None = None,
     quiet: bool = False,
     watch: Watch | None = None,
 ) -> StudyOutcome:
@@ -104,6 +106,7 @@ def run_study(
         study: What is to be done.
         out: A new folder, or the one in which it was begun.
         workers: Processes to spread the cells over.
+        cluster: A Ray cluster to spread them over instead; None stays on this machine.
         quiet: Show no progress.
         watch: Given what is being done, returns what is told (done, total), or None.
 
@@ -116,7 +119,7 @@ def run_study(
         KeyboardInterrupt: It was interrupted; the folder is consistent.
     """
     root = begin_study(study, out, watch=watch)
-    tally = run_cells(study.cells(root), workers=workers, quiet=quiet)
+    tally = run_cells(study.cells(root), workers=workers, cluster=cluster, quiet=quiet)
     return judge_study(study, root, tally, watch=watch)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, Protocol, Self, final
 
 from medtail.config import read_yaml
 from medtail.errors import MedtailError, UsageError
@@ -25,6 +25,45 @@ from medtail.training.fit import config_digest_of, written_digest_of
 
 State = Literal["finished", "running", "failed", "begun", "waiting"]
 STATES: tuple[State, ...] = ("finished", "running", "failed", "begun", "waiting")
+
+
+class Job(Protocol):
+    """What is run once, by whoever claims it: a cell, or something made of several (a search's trial)."""
+
+    @property
+    def name(self) -> str:
+        """For people and folders."""
+
+    @property
+    def root(self) -> Path:
+        """The study's folder."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its own files are."""
+
+    @property
+    def record(self) -> Path:
+        """The file that says it is finished."""
+
+    @property
+    def claim(self) -> Path:
+        """The file that says who is at work on it."""
+
+    @property
+    def failure(self) -> Path:
+        """The file that says why it failed."""
+
+    @property
+    def config(self) -> TrainConfig:
+        """What it trains, or what its trainings start from."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of everything that can change its result."""
+
+    def with_threads(self, count: int) -> Self:
+        """Return it with so many CPU threads, if its config does not say."""
 
 
 @final
@@ -76,6 +115,10 @@ class Cell:
         """Digest of everything in its config that can change a result."""
         return config_digest_of(self.config)
 
+    def with_threads(self, count: int) -> Cell:
+        """Return it with so many CPU threads, if its config does not say."""
+        return replace(self, config=replace(self.config, threads=self.config.threads or count))
+
     def predictions(self, what: str = "tune") -> Path:
         """Return the file of its scores on tune, on test, or on an external table (`external_NAME`)."""
         return self.folder / f"predictions_{what}.parquet"
@@ -105,7 +148,7 @@ def resolved_config(values: Mapping[str, Any], *, where: str, folder: Path) -> T
     return replace(plain, recipe=values.get("recipe"))
 
 
-def is_finished(cell: Cell) -> bool:
+def is_finished(cell: Job) -> bool:
     """Return whether a cell has been trained, by this very config.
 
     A config that has got further keys since, all at their defaults, is the same: the one in the cell's folder is then
@@ -125,7 +168,7 @@ def is_finished(cell: Cell) -> bool:
     return True
 
 
-def _is_same_read_again(cell: Cell, known: str) -> bool:
+def _is_same_read_again(cell: Job, known: str) -> bool:
     path = cell.folder / "config.yaml"
     if not path.exists():
         return False
@@ -139,7 +182,7 @@ def _is_same_read_again(cell: Cell, known: str) -> bool:
     return config_digest_of(config) == cell.digest
 
 
-def state_of(cell: Cell) -> State:
+def state_of(cell: Job) -> State:
     """Return what is known of a cell from the folder alone."""
     if cell.record.exists():
         return "finished"
@@ -151,7 +194,7 @@ def state_of(cell: Cell) -> State:
     return "begun" if (cell.folder / "config.yaml").exists() else "waiting"
 
 
-def failure_of(cell: Cell) -> str:
+def failure_of(cell: Job) -> str:
     """Return why a cell failed, "" if it did not.
 
     Raises:

@@ -20,6 +20,8 @@ from typing import final
 from filelock import FileLock
 
 from medtail.errors import MedtailError
+from medtail.locks import born_at, is_gone
+from medtail.runs import temporary_beside
 
 HALF_MADE_S = 60.0
 """A claim that cannot be read is only left alone for this long: it may be arriving over the network."""
@@ -51,12 +53,7 @@ class Claim:
 
     def is_dead(self) -> bool:
         """Return whether the process is known not to be there any more; False for other machines."""
-        if self.host != socket.gethostname():
-            return False
-        if not _is_alive(self.pid):
-            return True
-        born = born_at(self.pid)
-        return bool(born and self.born and born != self.born)
+        return is_gone(self.pid, born=self.born, host=self.host)
 
     def text(self) -> str:
         """Say who and for how long."""
@@ -128,31 +125,6 @@ def read_claim(path: Path) -> Claim | None:
         return None
 
 
-def born_at(pid: int) -> str:
-    """Return when a process began, in the system's own count since it started; "" where it does not say."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        # the name in brackets may hold spaces and brackets; the fields after it are fixed, this is the 22nd of all
-        after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
-        return f"{boot}:{after_name.split()[19]}"
-    except (OSError, IndexError):
-        return ""
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it is there, and another user's
-        return True
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return True
-    return state not in ("Z", "X")  # ended, and only not yet counted by its parent
-
-
 def _is_free(path: Path) -> bool:
     """Return whether a claim's file may be removed: its process is dead, or it has long been unreadable."""
     claim = read_claim(path)
@@ -167,7 +139,7 @@ def _is_free(path: Path) -> bool:
 def _place(path: Path, claim: Claim) -> bool:
     """Put a claim's file there whole, or not at all if the name is taken."""
     text = json.dumps(claim.__dict__)
-    draft = path.with_name(f".{path.name}.{claim.key}")
+    draft = temporary_beside(path)
     try:
         draft.write_text(text, encoding="utf-8")
         try:

@@ -29,6 +29,7 @@ from medtail.studies.genaug_material import Material, make_material
 from medtail.studies.genaug_page import summary, write_genaug
 from medtail.studies.genaug_scores import TESTED, Contrast, answer, measure, resamples_for
 from medtail.studies.genaug_tracks import make_tables
+from medtail.studies.ray_cells import Cluster
 from medtail.studies.running import Tally, run_cells
 from medtail.tables.tail import tail_groups
 
@@ -66,7 +67,13 @@ class GenaugOutcome:
 
 
 def run_genaug(
-    config: GenaugConfig, out: Path | str, *, workers: int = 1, quiet: bool = False, watch: Watch | None = None
+    config: GenaugConfig,
+    out: Path | str,
+    *,
+    workers: int = 1,
+    cluster: Cluster | None = None,
+    quiet: bool = False,
+    watch: Watch | None = None,
 ) -> GenaugOutcome:
     """Do what is not done yet, then judge and write.
 
@@ -74,6 +81,7 @@ def run_genaug(
         config: The study.
         out: A new folder, or the one in which it was begun.
         workers: Processes to spread the trainings over.
+        cluster: A Ray cluster to spread them over instead; None stays on this machine.
         quiet: Show no progress of the trainings.
         watch: Given what is being done, returns what is told (done, total), or None.
 
@@ -100,9 +108,9 @@ def run_genaug(
         return cells_of(config, arms, table=material.table, root=root, folds=tables.num_folds)
 
     make_material(material, plan, watch=watch)
-    tally = run_cells(cells(first), workers=workers, quiet=quiet)
+    tally = run_cells(cells(first), workers=workers, cluster=cluster, quiet=quiet)
     if later and len(tally.finished) == len(cells(first)):  # replays need what the others have learnt
-        more = run_cells(cells(later), workers=workers, quiet=quiet)
+        more = run_cells(cells(later), workers=workers, cluster=cluster, quiet=quiet)
         tally = Tally(
             (*tally.finished, *more.finished), (*tally.failed, *more.failed), (*tally.elsewhere, *more.elsewhere)
         )

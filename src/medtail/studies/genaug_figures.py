@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
@@ -122,7 +121,7 @@ def contact_sheet(joined: Manifest, groups: TailGroups, *, per_class: int = PER_
 
 
 def _thumbnail(manifest: Manifest, row: int, x: float, y: float) -> Markup:
-    pixels = read_image(Path(manifest.image_path(row)))
+    pixels = read_image(manifest.image_path(row))
     box = manifest.roi(row)
     if box is not None:
         left, top, width, height = box

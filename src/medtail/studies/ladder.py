@@ -41,6 +41,7 @@ from medtail.studies.config import (
 from medtail.studies.decoding import decoding_of
 from medtail.studies.floors import FLOORS, floor_arm, prevalence, run_ladder_cell, score_floors, usable_floors
 from medtail.studies.protocol import Study, read_external
+from medtail.studies.ray_cells import Cluster
 from medtail.studies.rungs import REFERENCE, RUNGS, choose_rungs, plain_base, rung_keys
 from medtail.studies.running import run_cells
 from medtail.studies.scores import EXTERNAL, TEST, opened, tune_set, whole_seeds
@@ -302,7 +303,13 @@ def _floors(config: LadderConfig, plain: TrainConfig, where: str) -> list[str]:
 
 
 def run_ladder(
-    ladder: Ladder, out: Path | str, *, workers: int = 1, quiet: bool = False, watch: Watch | None = None
+    ladder: Ladder,
+    out: Path | str,
+    *,
+    workers: int = 1,
+    cluster: Cluster | None = None,
+    quiet: bool = False,
+    watch: Watch | None = None,
 ) -> LadderOutcome:
     """Climb what is not climbed yet, choose on tune, then judge and write.
 
@@ -310,6 +317,7 @@ def run_ladder(
         ladder: What is to be done.
         out: A new folder, or the one in which it was begun.
         workers: Processes to spread the cells over.
+        cluster: A Ray cluster to spread them over instead; None stays on this machine.
         quiet: Show no progress.
         watch: Given what is being done, returns what is told (done, total), or None.
 
@@ -326,7 +334,7 @@ def run_ladder(
     study = ladder.study
     root = begin_study(study, out, watch=watch)
     cells = study.cells(root)
-    tally = run_cells(cells, workers=workers, quiet=quiet, train=run_ladder_cell)
+    tally = run_cells(cells, workers=workers, cluster=cluster, quiet=quiet, train=run_ladder_cell)
     choice = settle(ladder, root)
     if len(tally.finished) == len(cells):
         _score_floors(study, root)

@@ -42,6 +42,7 @@ from medtail.studies.config import (
 )
 from medtail.studies.power_law import Growth, measure_growth
 from medtail.studies.protocol import Study, fold_tables
+from medtail.studies.ray_cells import Cluster
 from medtail.studies.running import run_cells
 from medtail.studies.scores import ScoredSet, final_sets, tune_set, whole_seeds
 from medtail.tables.manifest import Manifest, read_manifest
@@ -340,7 +341,13 @@ def curve_cells(curve: Curve, root: Path) -> list[Cell]:
 
 
 def run_curve(
-    curve: Curve, out: Path | str, *, workers: int = 1, quiet: bool = False, watch: Watch | None = None
+    curve: Curve,
+    out: Path | str,
+    *,
+    workers: int = 1,
+    cluster: Cluster | None = None,
+    quiet: bool = False,
+    watch: Watch | None = None,
 ) -> CurveOutcome:
     """Train on every share, judge, fit the laws and write.
 
@@ -348,6 +355,7 @@ def run_curve(
         curve: What is to be done.
         out: A new folder, or the one in which it was begun.
         workers: Processes to spread the cells over.
+        cluster: A Ray cluster to spread them over instead; None stays on this machine.
         quiet: Show no progress.
         watch: Given what is being done, returns what is told (done, total), or None.
 
@@ -364,7 +372,7 @@ def run_curve(
     study = curve.study
     root = begin_study(study, out, watch=watch)
     cells = curve_cells(curve, root)
-    tally = run_cells(cells, workers=workers, quiet=quiet)
+    tally = run_cells(cells, workers=workers, cluster=cluster, quiet=quiet)
     outcome = judge_study(study, root, tally, watch=watch)
     if not outcome.judged:
         return CurveOutcome(curve, outcome, (), "", outcome.summary)

@@ -21,7 +21,7 @@ from filelock import FileLock
 from medtail.config import build_config, config_to_dict
 from medtail.errors import MedtailError, Problems, UsageError
 from medtail.pixels.store import regions
-from medtail.runs import read_json, write_json
+from medtail.runs import read_json, sweep, write_json
 from medtail.studies.arms import Arm, Change, check_budgets, check_labels, differences
 from medtail.studies.cells import Cell, resolved_config
 from medtail.studies.config import (
@@ -220,6 +220,7 @@ def begin(study: Study, root: Path, *, duplicates: np.ndarray | None = None) -> 
     if not (root / PLAN).exists() and root.is_dir() and any(not p.name.startswith(".") for p in root.iterdir()):
         raise UsageError(f"--out {root}: is not empty and holds no study; give a new folder, or that of a study.")
     root.mkdir(parents=True, exist_ok=True)
+    sweep(root, alone=False)
     with FileLock(str(root / ".plan.lock")):
         if (root / PLAN).exists():
             _check_same(study, root)

@@ -17,17 +17,18 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from medtail.errors import MedtailError
 from medtail.runs import read_json, write_json
-from medtail.studies.cells import Cell, is_finished, state_of
+from medtail.studies.cells import Cell, Job, is_finished, state_of
 from medtail.studies.claims import read_claim, release, take
 
 if TYPE_CHECKING:
     from medtail.models.checkpoint import ModelCard
+    from medtail.studies.ray_cells import Cluster
 
 POLL_S = 0.3
 MOST_DEATHS = 2
@@ -45,9 +46,9 @@ class Tally:
         elsewhere: Cells that somebody else holds.
     """
 
-    finished: tuple[Cell, ...]
-    failed: tuple[Cell, ...]
-    elsewhere: tuple[Cell, ...]
+    finished: tuple[Job, ...]
+    failed: tuple[Job, ...]
+    elsewhere: tuple[Job, ...]
 
 
 Tick = Callable[[int, int, str], None]
@@ -55,13 +56,19 @@ Tick = Callable[[int, int, str], None]
 
 
 def run_cells(
-    cells: Sequence[Cell], *, workers: int = 1, quiet: bool = False, train: Callable[[Cell], None] | None = None
+    cells: Sequence[Job],
+    *,
+    workers: int = 1,
+    cluster: Cluster | None = None,
+    quiet: bool = False,
+    train: Callable[[Any], None] | None = None,
 ) -> Tally:
     """Run every cell that is not finished; several commands on one folder share them.
 
     Args:
         cells: What is to be trained, in the order of preference.
         workers: Processes; 1 trains in this one.
+        cluster: A Ray cluster to spread them over instead; None trains on this machine.
         quiet: Show no progress.
         train: What is done for a cell; `run_cell` if None.
 
@@ -76,22 +83,26 @@ def run_cells(
         is_finished(cell)  # refuse what was trained otherwise before anything is done
     attempt = uuid.uuid4().hex
     with _bar(quiet=quiet) as tick:
-        if workers == 1:
+        if cluster is not None:
+            from medtail.studies.ray_cells import run_on_ray
+
+            run_on_ray(cells, attempt=attempt, cluster=cluster, tick=tick, train=train or run_cell)
+        elif workers == 1:
             sweep(cells, attempt=attempt, tick=tick, train=train)
         else:
             _run_processes(cells, attempt=attempt, workers=workers, tick=tick, train=train)
     finished = tuple(cell for cell in cells if is_finished(cell))
-    failed = tuple(cell for cell in cells if not cell.record.exists() and _failed_now(cell, attempt))
+    failed = tuple(cell for cell in cells if not cell.record.exists() and failed_now(cell, attempt))
     rest = tuple(cell for cell in cells if cell not in finished and cell not in failed)
     return Tally(finished, failed, rest)
 
 
 def sweep(
-    cells: Sequence[Cell],
+    cells: Sequence[Job],
     *,
     attempt: str,
     tick: Tick | None = None,
-    train: Callable[[Cell], None] | None = None,
+    train: Callable[[Any], None] | None = None,
     is_wanted: Callable[[], bool] | None = None,
 ) -> None:
     """Go through the cells until none is left that could be taken.
@@ -107,7 +118,7 @@ def sweep(
     while has_worked:
         has_worked = False
         for cell in cells:
-            if cell.record.exists() or _failed_now(cell, attempt):
+            if cell.record.exists() or failed_now(cell, attempt):
                 continue
             if is_wanted is not None and not is_wanted():
                 return
@@ -118,8 +129,7 @@ def sweep(
                 if cell.record.exists():
                     continue
                 if claim.deaths >= MOST_DEATHS:
-                    told = f"its process was ended {claim.deaths} times without a word; out of memory?"
-                    record_failure(cell, told, attempt=attempt)
+                    record_failure(cell, death_words(claim.deaths), attempt=attempt)
                     continue
                 if tick is not None:
                     tick(_done(cells, attempt), len(cells), cell.name)
@@ -131,7 +141,7 @@ def sweep(
                 tick(_done(cells, attempt), len(cells), cell.name)
 
 
-def _attempt(cell: Cell, attempt: str, train: Callable[[Cell], None]) -> None:
+def _attempt(cell: Job, attempt: str, train: Callable[[Any], None]) -> None:
     with contextlib.suppress(FileNotFoundError):
         cell.failure.unlink()
     try:
@@ -143,7 +153,17 @@ def _attempt(cell: Cell, attempt: str, train: Callable[[Cell], None]) -> None:
         record_failure(cell, message, attempt=attempt, trace=traceback.format_exc())
 
 
-def record_failure(cell: Cell, message: str, *, attempt: str, trace: str = "") -> None:
+def death_words(deaths: int) -> str:
+    """Say why a cell is given up whose process has ended so often.
+
+    Example:
+        >>> death_words(2)
+        'its process was ended 2 times without a word; out of memory?'
+    """
+    return f"its process was ended {deaths} times without a word; out of memory?"
+
+
+def record_failure(cell: Job, message: str, *, attempt: str, trace: str = "") -> None:
     """Write down why a cell failed."""
     facts = {
         "cell": cell.name,
@@ -212,28 +232,29 @@ def _networks(folder: Path) -> tuple[Sequence[Any], ModelCard]:
     return load_members(folder)
 
 
-def _failed_now(cell: Cell, attempt: str) -> bool:
+def failed_now(cell: Job, attempt: str) -> bool:
+    """Return whether a cell has failed in this very command."""
     return cell.failure.exists() and read_json(cell.failure).get("attempt") == attempt
 
 
-def _done(cells: Sequence[Cell], attempt: str) -> int:
-    return sum(cell.record.exists() or _failed_now(cell, attempt) for cell in cells)
+def _done(cells: Sequence[Job], attempt: str) -> int:
+    return sum(cell.record.exists() or failed_now(cell, attempt) for cell in cells)
 
 
 # --- several processes ------------------------------------------------------------------------------------------------
 
 
 def _run_processes(
-    cells: Sequence[Cell],
+    cells: Sequence[Job],
     *,
     attempt: str,
     workers: int,
     tick: Tick | None,
-    train: Callable[[Cell], None] | None,
+    train: Callable[[Any], None] | None,
 ) -> None:
     """Run the cells in processes of their own; one that dies is replaced, and its cell taken up again."""
-    threads = max(1, _usable_cores() // workers)
-    ready = [replace(c, config=replace(c.config, threads=c.config.threads or threads)) for c in cells]
+    threads = max(1, usable_cores() // workers)
+    ready = [cell.with_threads(threads) for cell in cells]
     context = multiprocessing.get_context("spawn")
     deaths, done = 0, -1
     crew: list[Any] = []
@@ -244,7 +265,7 @@ def _run_processes(
             if (now := _done(cells, attempt)) != done:
                 deaths, done = 0, now
             deaths = _mourn(ended, deaths, workers=workers)
-            states = {c.name: state_of(c) for c in ready if not _failed_now(c, attempt)}
+            states = {c.name: state_of(c) for c in ready if not failed_now(c, attempt)}
             free = [name for name, state in states.items() if state not in ("finished", "running")]
             if not crew and not free:
                 return
@@ -283,7 +304,7 @@ def _mourn(ended: Sequence[Any], deaths: int, *, workers: int) -> int:
     return deaths
 
 
-def _work(cells: Sequence[Cell], attempt: str, train: Callable[[Cell], None] | None) -> None:
+def _work(cells: Sequence[Job], attempt: str, train: Callable[[Any], None] | None) -> None:
     """Be one of the processes, for as long as the command that started it is there."""
     parent = multiprocessing.parent_process()
     try:
@@ -318,7 +339,8 @@ def _threads_of_libraries(count: int) -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Return the processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

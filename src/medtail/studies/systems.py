@@ -28,6 +28,7 @@ from medtail.studies.arms import check_labels, differences
 from medtail.studies.cells import Cell, failure_of
 from medtail.studies.genaug_cells import pooled
 from medtail.studies.protocol import settings_of
+from medtail.studies.ray_cells import Cluster
 from medtail.studies.running import Tally, run_cells
 from medtail.studies.systems_assembly import Assembled, Pair, assemble
 from medtail.studies.systems_config import OuterFolds, Systems
@@ -94,7 +95,13 @@ class SystemsRun:
 
 
 def run_systems(
-    systems: Systems, out: Path | str, *, workers: int = 1, quiet: bool = False, watch: Watch | None = None
+    systems: Systems,
+    out: Path | str,
+    *,
+    workers: int = 1,
+    cluster: Cluster | None = None,
+    quiet: bool = False,
+    watch: Watch | None = None,
 ) -> SystemsRun:
     """Train what is not trained yet, and make every system's scores on test.
 
@@ -102,6 +109,7 @@ def run_systems(
         systems: What is to be done.
         out: A new folder, or the one in which it was begun.
         workers: Processes to spread the trainings over.
+        cluster: A Ray cluster to spread them over instead; None stays on this machine.
         quiet: Show no progress.
         watch: Given what is being done, returns what is told (done, total), or None.
 
@@ -118,7 +126,7 @@ def run_systems(
     _begin(systems, manifest, root, watch=watch)
     _check_unopened(systems, root)
     cells = cells_of(systems, root)
-    tally = run_cells(cells, workers=workers, quiet=quiet)
+    tally = run_cells(cells, workers=workers, cluster=cluster, quiet=quiet)
     scores = {} if len(tally.finished) < len(cells) else _score(systems, manifest, cells, root, watch=watch)
     return SystemsRun(root, systems, manifest, tally, scores, _train_counts(systems, manifest))
 

@@ -28,6 +28,7 @@ import torch
 
 from medtail.config import dump_yaml, read_yaml
 from medtail.errors import MedtailError, Problems, UsageError
+from medtail.locks import hold
 from medtail.runs import digest_bytes, digest_file, new_folder, read_json, versions, write_json, write_text
 from medtail.synthesis.config import FREE_TO_CHANGE, SynthesisConfig, portable
 from medtail.synthesis.denoiser import count_parameters
@@ -101,14 +102,16 @@ def train_generator(
     table = _read_table(config)
     part = train_part(table)
     config = config.resolved(train_images=len(part))
-    _prepare_folder(config, out, resume=resume)
-    if resume and (out / RECORD).exists():
-        return _outcome(out)
     say = say if say is not None else (lambda text: None)
     notes = class_notes(part)
-    for note in notes:
-        say(note)
-    with threads(config.threads):
+    go_on = f"`medtail synthesise train {out / 'config.yaml'} --out {out} --resume`"
+    with hold(out, go_on=go_on), threads(config.threads):
+        _prepare_folder(config, out, resume=resume)
+        if resume and (out / RECORD).exists():
+            shutil.rmtree(out / STATE, ignore_errors=True)  # left where it was cut off at the very end
+            return _outcome(out)
+        for note in notes:
+            say(note)
         cache = None if config.cache is None else Path(config.cache)
         material = gather(table, config.prepared, config.sketch, cache=cache)
         return _train(config, out, material, table, device=device, notes=notes, progress=progress, say=say)

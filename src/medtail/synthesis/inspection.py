@@ -20,6 +20,7 @@ from PIL import Image
 
 from medtail.config import read_yaml
 from medtail.errors import MedtailError
+from medtail.pixels.decode import read_image
 from medtail.pixels.settings import PixelConfig
 from medtail.pixels.store import PixelStore, open_store
 from medtail.synthesis.features import (
@@ -48,6 +49,7 @@ from medtail.synthesis.quality import (
 )
 from medtail.synthesis.sketch import SketchConfig, Sketches, sketch_images
 from medtail.synthesis.verdicts import Verdict, verdict_of
+from medtail.tables.places import Remote
 from medtail.tables.predictions import Predictions, read_predictions
 from medtail.tables.tail import count_classes, tail_groups
 
@@ -270,6 +272,8 @@ def _pixels(pool: Pool, generator: Generator | None, judge: JudgeEncoder | None)
     if judge is not None:
         return judge.pixels
     path = pool.manifest.image_path(int(pool.synthetic[0]))
+    if isinstance(path, Remote):
+        return PixelConfig(size_px=max(read_image(path).shape[:2]))
     try:
         with Image.open(path) as image:
             return PixelConfig(size_px=max(image.size))

@@ -72,6 +72,7 @@ def first_stage(
     coder.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # a fifth faster on a CPU
     shares = row_shares(material.manifest.targets, power=config.denoiser.class_power)
     count, kl, ssim = settings.batch_size, settings.kl_weight, settings.ssim_weight
+    names = material.manifest.frame["image_id"].astype(str).to_numpy()
 
     def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         rows = drawn_rows(shares, count, seed=config.seed, purpose="autoencoder/rows", step=step)
@@ -94,6 +95,8 @@ def first_stage(
         precision=_precision(config, device),
         device=device,
         save_every=config.save_every,
+        images=lambda step: names[drawn_rows(shares, count, seed=config.seed, purpose="autoencoder/rows", step=step)],
+        table=material.manifest.name,
     )
     weights, progress = run_stage(stage, path=path, tensors=tensors, progress=progress, tick=tick, say=say)
     if (out / AUTOENCODER).exists():
@@ -134,6 +137,7 @@ def second_stage(
     if settings.gradient_checkpointing:
         denoiser.unet.enable_gradient_checkpointing()
     targets, count, schedule = material.manifest.targets, settings.batch_size, size.schedule
+    names = material.manifest.frame["image_id"].astype(str).to_numpy()
     shares = row_shares(targets, power=settings.class_power)
     even = row_shares(targets, power=0.0)
     signal = signal_shares(schedule).to(device)
@@ -196,6 +200,8 @@ def second_stage(
         precision=_precision(config, device),
         device=device,
         save_every=config.save_every,
+        images=lambda step: names[drawn_rows(shares, count, seed=config.seed, purpose="denoiser/rows", step=step)],
+        table=material.manifest.name,
     )
     weights, progress = run_stage(stage, path=path, tensors=tensors, progress=progress, tick=tick, say=say)
     write_tensors(out / DENOISER, weights, {"format": WEIGHTS_FORMAT})

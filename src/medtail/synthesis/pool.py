@@ -16,14 +16,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
 
-from medtail.errors import MedtailError, Problems, UsageError, did_you_mean, listing
+from medtail.errors import MedtailError, Problems, UsageError
+from medtail.locks import hold
+from medtail.processes import supervise
 from medtail.runs import atomic_path, new_folder, read_json, versions, write_json
 from medtail.seeding import stream, stream_seed
 from medtail.synthesis.bank import SketchBank
@@ -39,17 +41,16 @@ from medtail.synthesis.drawing import (
 )
 from medtail.synthesis.fit import threads
 from medtail.synthesis.folder import Generator
-from medtail.synthesis.material import class_counts, gather, train_part
-from medtail.tables.generators import RECORD, GeneratorRecord, check_generator_leaks
-from medtail.tables.manifest import ROI, Manifest, read_manifest
-from medtail.tables.pools import IMAGES, fill_counts, synthetic_patient, write_pool_tables
-from medtail.tables.selection import select_classes
+from medtail.synthesis.material import gather, train_part
+from medtail.synthesis.pool_items import Item, PerClass, asked_counts, pool_items, real_table
+from medtail.tables.generators import RECORD
+from medtail.tables.manifest import ROI, Manifest
+from medtail.tables.pools import IMAGES, synthetic_patient, write_pool_tables
 
 SKETCHES, STRIPS, PLAN = "sketches", "strips", "plan.json"
 SELF = "self"
 """Source of a sketch that the generator perceived itself."""
 AT_ONCE = 64
-PerClass = Literal["fill"] | int | Mapping[str, int]
 
 
 @final
@@ -85,26 +86,6 @@ class PoolOutcome:
         }
 
 
-@final
-@dataclass(frozen=True)
-class Item:
-    """One image to draw.
-
-    Attributes:
-        class_name: The class it is made to fill.
-        number: Its place among them, from 0.
-        index: Its place in the pool, from 0.
-        name: Of its files, and its id.
-        noise_seed: Of the noise it starts from.
-    """
-
-    class_name: str
-    number: int
-    index: int
-    name: str
-    noise_seed: int
-
-
 def make_pool(
     generator: Generator,
     out: Path,
@@ -115,6 +96,7 @@ def make_pool(
     manifest: Path | None = None,
     seed: int = 0,
     resume: bool = False,
+    devices: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> PoolOutcome:
     """Draw a pool of images and put it beside the real table.
@@ -132,6 +114,7 @@ def make_pool(
         manifest: The real table; the one the generator was trained with if None.
         seed: Of the pool.
         resume: Go on with a pool that was cut off.
+        devices: Processes that draw, on a GPU each where the generator is on one; the files are the same.
         progress: Called with (done, total) images.
 
     Returns:
@@ -164,107 +147,96 @@ def make_pool(
         "seed": seed,
         "at_once": AT_ONCE,
     }
-    _prepare_folder(out, plan, resume=resume)
-    if resume and (out / RECORD).exists():
-        return PoolOutcome(out, counts, 0, 0.0)
     items = pool_items(generator, counts, seed=seed)
-    with threads(generator.config.threads):
+    with hold(out, go_on="the same command and `--resume`"), threads(generator.config.threads):
+        _prepare_folder(out, plan, resume=resume)
+        if resume and (out / RECORD).exists():
+            return PoolOutcome(out, counts, 0, 0.0)
         drawer = _Drawer(generator, train_part(table), mode, settings, out, seed)
         made = 0
+        if devices > 1:
+            before = drawer.count_there(items)
+            _share(generator, out, mode=mode, settings=settings, table=manifest, plan=plan, devices=devices)
+            made = drawer.count_there(items) - before
         for start in range(0, len(items), AT_ONCE):  # the same batches however often it is cut off: the same rounding
             made += drawer.draw(items[start : start + AT_ONCE])
             if progress is not None:
                 progress(min(start + AT_ONCE, len(items)), len(items))
         strips = drawer.strips(items)
-    seconds = time.perf_counter() - began
-    record = {
-        **plan,
-        "format": "medtail-pool/1",
-        "generator": generator.folder.name,
-        "labels": generator.labels.to_json(),
-        "manifest": table.name,
-        "train_patients": sorted(generator.train_patients),
-        "strips": strips,
-        "without_sketch": drawer.count_without(items) if mode != "M0" else None,
-        "versions": versions(),
-    }
-    write_pool_tables(out, table, drawer.rows(items, table), record=record)
+        seconds = time.perf_counter() - began
+        record = {
+            **plan,
+            "format": "medtail-pool/1",
+            "generator": generator.folder.name,
+            "labels": generator.labels.to_json(),
+            "manifest": table.name,
+            "train_patients": sorted(generator.train_patients),
+            "strips": strips,
+            "without_sketch": drawer.count_without(items) if mode != "M0" else None,
+            "versions": versions(),
+        }
+        write_pool_tables(out, table, drawer.rows(items, table), record=record)
     return PoolOutcome(out, counts, made, seconds)
 
 
-def real_table(generator: Generator, manifest: Path | None) -> Manifest:
-    """Read the real table of a pool and check that it belongs to the generator.
+def _share(
+    generator: Generator,
+    out: Path,
+    *,
+    mode: Mode,
+    settings: DrawingSettings,
+    table: Path | None,
+    plan: Mapping[str, Any],
+    devices: int,
+) -> None:
+    """Have several processes of this machine draw the batches, each every `devices`-th."""
+    job = {
+        "generator": str(generator.folder),
+        "out": str(out),
+        "mode": mode,
+        "solver": settings.solver,
+        "steps": settings.steps,
+        "class_scale": settings.guidance.class_scale,
+        "sketch_scale": settings.guidance.sketch_scale,
+        "manifest": None if table is None else str(table),
+        "counts": plan["counts"],
+        "seed": plan["seed"],
+        "gpu": generator.device.type == "cuda",
+        "threads": torch.get_num_threads(),
+    }
+    advice = "What was drawn is kept; go on with the same command and `--resume`."
+    supervise("medtail.synthesis.worker", job, processes=devices, where=str(out), advice=advice)
 
-    Raises:
-        MedtailError: It has other classes, or patients in reward, tune or test that the generator has seen.
+
+def draw_share(
+    generator: Generator,
+    out: Path,
+    *,
+    mode: Mode,
+    settings: DrawingSettings,
+    manifest: Path | None,
+    counts: Mapping[str, int],
+    seed: int,
+    rank: int,
+    size: int,
+) -> None:
+    """Draw one process's batches of a pool that `make_pool` has begun and will finish.
+
+    Args:
+        generator: On the device to draw on.
+        out: The pool.
+        mode: As `make_pool` settled it.
+        settings: Solver and guidance.
+        manifest: The real table; the one the generator was trained with if None.
+        counts: Images of each class.
+        seed: Of the pool.
+        rank: This process, 0 to size - 1.
+        size: How many there are.
     """
-    config = generator.config
-    path = Path(config.manifest) if manifest is None else manifest
-    table = select_classes(read_manifest(path, groups=config.groups), config.classes)
-    table = table.take(table.is_real)
-    ours, theirs = generator.labels.class_names, table.labels.class_names
-    if table.labels != generator.labels:
-        apart = sorted(set(ours) ^ set(theirs))
-        what = f"{listing([repr(name) for name in apart], limit=6)} only in one" if apart else "other order or groups"
-        raise MedtailError(
-            f"{table.name}: its classes are not those the generator was trained on ({what}); expected"
-            f" {listing([repr(name) for name in ours], limit=8)}. Use that table, or train a generator on this one."
-        )
-    check_generator_leaks(table, records=[GeneratorRecord.from_json(generator.record, name=generator.folder.name)])
-    return table
-
-
-def asked_counts(generator: Generator, table: Manifest, per_class: PerClass) -> dict[str, int]:
-    """Return how many images of each class to draw, in the classes' order.
-
-    Raises:
-        MedtailError: A class has no train image, or does not exist; all are named.
-        UsageError: A number is negative, or nothing is asked for.
-    """
-    names = generator.labels.class_names
-    problems = Problems("--per-class")
-    if per_class == "fill":
-        asked = fill_counts(table, cap=generator.config.shape.pool_cap)
-        # a size's cap allows none of a class without images, which must not pass in silence
-        asked |= {name: 1 for name, n in zip(names, class_counts(train_part(table).targets), strict=True) if n == 0}
-    elif isinstance(per_class, int):
-        asked = dict.fromkeys(names, per_class)
-    else:
-        asked = dict(per_class)
-    for name, count in asked.items():
-        if name not in names:
-            hint = did_you_mean(name, names) or f"; classes: {listing(names, limit=12)}"
-            problems.add(f"class {name!r}: unknown{hint}")
-        if count < 0:
-            problems.add(f"class {name!r}: found {count}; expected 0 or more images.")
-    problems.raise_if_any(kind=UsageError)
-    available = dict(zip(names, class_counts(train_part(table).targets), strict=True))
-    known = generator.record["train_counts"]
-    for name, count in asked.items():
-        if count and not (available[name] and known[name]):
-            problems.add(
-                f"class {name!r}: no train image shows it, so the generator has never seen it; expected at least one."
-                f" Ask for the others by name, such as --per-class {_example(names, known)}."
-            )
-    problems.raise_if_any()
-    if not any(asked.values()):
-        raise UsageError("--per-class: asks for no image at all; expected at least one.")
-    return {name: int(asked.get(name, 0)) for name in names}
-
-
-def _example(names: Sequence[str], known: Mapping[str, int]) -> str:
-    return next((f"{name!r}=20" for name in names if known[name]), "NAME=20")
-
-
-def pool_items(generator: Generator, counts: Mapping[str, int], *, seed: int) -> list[Item]:
-    """List the images of a pool, class by class; an image's seed depends on pool seed, class and number alone."""
-    items: list[Item] = []
-    for position, (class_name, count) in enumerate(counts.items()):
-        for number in range(count):
-            name = f"syn_{generator.digest[:8]}_{seed}_{position}_{number:05d}"
-            noise = stream_seed(seed, "synthesis", "pool", "noise", class_name, number)
-            items.append(Item(class_name, number, len(items), name, noise))
-    return items
+    drawer = _Drawer(generator, train_part(real_table(generator, manifest)), mode, settings, out, seed)
+    items = pool_items(generator, counts, seed=seed)
+    for start in range(rank * AT_ONCE, len(items), size * AT_ONCE):
+        drawer.draw(items[start : start + AT_ONCE])
 
 
 def _prepare_folder(out: Path, plan: Mapping[str, Any], *, resume: bool) -> None:
@@ -315,9 +287,13 @@ class _Drawer:
             row = self._row_of.get(source, row)
         return targets[row], sketch, source
 
+    def count_there(self, items: Sequence[Item]) -> int:
+        """Return how many images are drawn already."""
+        return sum((self.out / IMAGES / f"{item.name}.png").is_file() for item in items)
+
     def draw(self, items: Sequence[Item]) -> int:
         """Draw one batch and write its files; return how many, 0 where all are there."""
-        if all((self.out / IMAGES / f"{item.name}.png").is_file() for item in items):
+        if self.count_there(items) == len(items):
             return 0
         asked = [self._asked(item) for item in items]
         present = torch.from_numpy(np.stack([labels for labels, _, _ in asked]).astype(np.float32))

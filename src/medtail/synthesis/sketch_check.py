@@ -26,6 +26,7 @@ from medtail.synthesis.quality_tables import number, percent
 from medtail.synthesis.sketch import SketchConfig, Sketches, sketch_images
 from medtail.tables.labels import short_name
 from medtail.tables.manifest import Manifest
+from medtail.tables.places import place_of
 
 PAGE, NUMBERS = "sketches.html", "sketches.json"
 ACROSS = 8
@@ -152,7 +153,8 @@ def _borders(train: Manifest, pixels: PixelConfig) -> np.ndarray:
     for row, path in enumerate(train.frame["mask_path"].astype(str)):
         if path:
             roi = train.roi(row) if pixels.crop == "roi" else None
-            masks[row] = letterbox(read_image(train.root / path), config=plain, roi=roi)[0][0] > MASK_LEVEL
+            mask = read_image(place_of(str(path), root=train.root))
+            masks[row] = letterbox(mask, config=plain, roi=roi)[0][0] > MASK_LEVEL
     return boundaries(masks)
 
 

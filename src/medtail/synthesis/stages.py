@@ -10,7 +10,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -19,8 +19,9 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from medtail.errors import MedtailError
+from medtail.losses.finite import check_gradients, check_loss
 from medtail.models.checkpoint import fill
+from medtail.stopping import passed_on
 from medtail.synthesis.state import LogRow, Progress, joined, moment_tensors, part, restore_moments, write_state
 
 LossOfStep = Callable[[int], tuple[Tensor, Mapping[str, Tensor]]]
@@ -44,6 +45,8 @@ class Stage:
         precision: Lightning's word for it.
         device: `cpu` or `cuda`.
         save_every: Steps between two rows of the log and two states.
+        images: From a step's number to the ids of the images it learns from.
+        table: Name of the table they are in.
     """
 
     name: str
@@ -58,6 +61,8 @@ class Stage:
     precision: str
     device: str
     save_every: int
+    images: Callable[[int], Sequence[str]] = lambda step: ()
+    table: str = ""
 
 
 def run_stage(
@@ -83,7 +88,7 @@ def run_stage(
         The weights to keep (averaged where the stage averages) and the progress; both are also in the state.
 
     Raises:
-        MedtailError: The loss is no longer a number.
+        MedtailError: The loss or a gradient is no longer a number; the step and its images are named.
     """
     if tensors:
         fill(stage.model, part(tensors, "model"), where=str(path))
@@ -106,7 +111,8 @@ def run_stage(
                 enable_model_summary=False,
                 default_root_dir=path.parent,
             )
-            trainer.fit(module, train_dataloaders=list(range(progress.steps_done, stage.steps)))
+            with passed_on():
+                trainer.fit(module, train_dataloaders=list(range(progress.steps_done, stage.steps)))
         average, progress = module.average, module.progress
         stage.model.to("cpu")
     return (
@@ -165,6 +171,7 @@ class _StageModule(pl.LightningModule):
         self.moments: Mapping[str, Tensor] = {}
         self._tick, self._say = tick, say
         self._seen: list[dict[str, Tensor]] = []
+        self._step = progress.steps_done
         self._began = time.perf_counter()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -189,8 +196,24 @@ class _StageModule(pl.LightningModule):
         for group in self._optimizer.param_groups:
             group["lr"] = self.stage.learning_rate * factor
         loss, parts = self.stage.loss(step)
+        check_loss(loss, **self._step_words(step))
         self._seen.append({"loss": loss.detach(), **parts})
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Refuse gradients that are not finite, before they make the weights so."""
+        del optimizer
+        check_gradients(self.model.named_parameters(), **self._step_words(self._step))
+
+    def _step_words(self, step: int) -> Any:
+        self._step = step
+        return {
+            "where": f"{self.stage.name}, step {step + 1}",
+            "images": lambda: self.stage.images(step),
+            "table": self.stage.table,
+            "advice": f"The state of step {self.progress.steps_done} is kept. Lower {self.stage.name}.learning_rate"
+            " in a new training.",
+        }
 
     def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
         """Average the weights; log and keep the state where it is due."""
@@ -207,11 +230,6 @@ class _StageModule(pl.LightningModule):
 
     def _keep(self, done: int) -> None:
         means = {name: float(torch.stack([seen[name] for seen in self._seen]).mean()) for name in self._seen[0]}
-        if not all(math.isfinite(value) for value in means.values()):
-            raise MedtailError(
-                f"{self.stage.name}, step {done}: the loss is no number any more; the state of step"
-                f" {self.progress.steps_done} is kept. Lower {self.stage.name}.learning_rate."
-            )
         seconds = time.perf_counter() - self._began
         row: LogRow = {
             "stage": self.stage.name,

@@ -82,7 +82,7 @@ def read_tensors(path: Path, *, form: str) -> tuple[dict[str, Tensor], dict[str,
                     " or train again."
                 )
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, json.JSONDecodeError, RecursionError) as error:
         raise MedtailError(
             f"{path}: is not a readable safetensors file ({error}). Other formats can run code and are never opened;"
             " restore it, or train again."

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+import pandas as pd
 
 from medtail.tables import audit_checks, class_checks
 from medtail.tables.audit_checks import Finding
-from medtail.tables.confounding import Association, associations
-from medtail.tables.duplicates import Fingerprints, fingerprint_images, group_fingerprints
+from medtail.tables.confounding import Association, associations, distinct
+from medtail.tables.duplicates import Fingerprints, Reader, fingerprint_images, group_fingerprints
 from medtail.tables.manifest import FOLDS, Manifest
+from medtail.tables.presence import absent
 from medtail.tables.tail import count_classes, tail_groups
 
 _LEVELS = ("error", "warning", "note")
@@ -140,7 +141,7 @@ class Audit:
 def audit_manifest(
     manifest: Manifest,
     *,
-    read: Callable[[Path], np.ndarray] | None = None,
+    read: Reader | None = None,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
     check_images: bool = True,
@@ -172,6 +173,7 @@ def audit_manifest(
     found = [
         *audit_checks.fold_findings(manifest),
         *audit_checks.generator_findings(manifest),
+        *audit_checks.text_findings(manifest),
         *class_checks.class_findings(table),
         *class_checks.cooccurrence_findings(pairs),
         *class_checks.confounding_findings(tests),
@@ -179,7 +181,7 @@ def audit_manifest(
     sizes: Mapping[str, Any] = {}
     if check_images and read is not None:
         fingerprints = fingerprint_images(manifest.image_paths(), read=read, workers=workers, progress=progress)
-        missing = np.array([not path.is_file() for path in manifest.image_paths()], dtype=bool)
+        missing = np.array([isinstance(e, FileNotFoundError) for e in absent(manifest.image_paths())], dtype=bool)
         found += audit_checks.file_findings(manifest, fingerprints, missing)
         found += audit_checks.duplicate_findings(manifest, fingerprints, group_fingerprints(fingerprints))
         sizes = _sizes(fingerprints)
@@ -216,16 +218,21 @@ def _fold_counts(manifest: Manifest) -> dict[str, dict[str, int]]:
 def _site_rows(manifest: Manifest) -> list[dict[str, Any]]:
     if "site" not in manifest.frame.columns or manifest.frame["site"].nunique() < 2:
         return []
-    sites = manifest.frame["site"].astype(str).to_numpy(dtype=object)
-    studies = manifest.frame["study_id"].astype(str).to_numpy() if "study_id" in manifest.frame.columns else None
+    site_codes, names = pd.factorize(manifest.frame["site"].astype(str), sort=True)
+    patients, _ = pd.factorize(pd.Series(manifest.patients).astype(str))
+    studies = None
+    if "study_id" in manifest.frame.columns:
+        studies = pd.factorize(manifest.frame["study_id"].astype(str).replace("", None))[0]  # -1 where not given
+    is_real = manifest.is_real
     rows = []
     for c, class_name in enumerate(manifest.labels.class_names):
-        for site in sorted(set(sites)):
-            shown = (sites == site) & (manifest.targets[:, c] == 1) & manifest.is_real
+        shows = (manifest.targets[:, c] == 1) & is_real
+        for code, site in enumerate(names):
+            shown = shows & (site_codes == code)
             row: dict[str, Any] = {"class": class_name, "site": site or "not given", "images": int(shown.sum())}
-            row["patients"] = len(set(manifest.patients[shown]))
+            row["patients"] = distinct(patients[shown])
             if studies is not None:
-                row["studies"] = len(set(studies[shown]) - {""})
+                row["studies"] = distinct(studies[shown & (studies >= 0)])
             rows.append(row)
     return rows
 

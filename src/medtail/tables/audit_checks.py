@@ -22,6 +22,9 @@ from medtail.tables.manifest import FOLDS, Manifest
 
 Level = Literal["error", "warning", "note"]
 _SHOWN = 12
+# what spreadsheets take for a formula, numbers aside
+_FORMULA = r"^\s*(?:[=@]|[+-](?![\d.,]+(?:[eE][+-]?\d+)?\s*$))."
+_DIRECTION = "[\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 
 
 @final
@@ -126,6 +129,26 @@ def generator_findings(manifest: Manifest) -> Iterator[Finding]:
             " tune or test. Keep the pool's record.json with its images.",
             shown,
         )
+
+
+def text_findings(manifest: Manifest) -> Iterator[Finding]:
+    """Check names and cells for what a spreadsheet would run, or a screen would show otherwise than it is written."""
+    texts = {"class": pd.Series(manifest.labels.class_names, dtype=str)}
+    cells = manifest.frame.drop(columns=list(manifest.labels.class_names))
+    texts |= {str(name): cells[name] for name in cells.columns if cells[name].dtype.kind not in "fiub"}
+    for code, pattern, said in (
+        ("formula", _FORMULA, "starts as a formula does; medtail writes text as it is, and a spreadsheet that opens"
+         " such a table runs it. Import the column as text there, or rename."),
+        ("direction", _DIRECTION, "holds marks that turn the direction of writing, so that it is shown otherwise than"
+         " it reads. Remove them."),
+    ):  # fmt: skip
+        for name, column in texts.items():
+            found = column.astype(str).str.contains(pattern, regex=True).to_numpy(dtype=bool)
+            if found.any():
+                rows = () if name == "class" else _numbers(np.flatnonzero(found))
+                where = "class names" if name == "class" else f"column {name!r}"
+                first = str(column.iloc[int(np.argmax(found))])
+                yield Finding("note", code, f"{where}: {int(found.sum())} like {first!r}: it {said}", rows)
 
 
 def file_findings(manifest: Manifest, fingerprints: Fingerprints, missing: np.ndarray) -> Iterator[Finding]:

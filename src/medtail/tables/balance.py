@@ -67,6 +67,7 @@ class Balance:
         self.cost = np.empty((len(share), int(used.sum())))
         self.squares = np.empty((len(amounts), len(share)))
         self._used, self._totals = used, totals[used]
+        self._largest = need.positives.max(axis=0, initial=0)
         # groups that bring the same are interchangeable: a swap need look at one of them only
         self._profile = np.unique(np.hstack([self.amounts, need.positives]), axis=0, return_inverse=True)[1].ravel()
         self.weigh(weights)
@@ -181,6 +182,7 @@ class Balance:
                     else [(left, every_right), (every_left, right)]
                 )
                 for i, j in sides:
+                    i, j = self._worth_a_look(i, j, moves[i, b], moves[j, a], a, b, best)
                     if not len(i) or not len(j):
                         continue
                     cross = (self.amounts[i] * (self.cost[a] + self.cost[b])) @ self.amounts[j].T
@@ -191,6 +193,29 @@ class Balance:
                         best = float(change.flat[at])
                         found = (int(i[at // len(j)]), int(j[at % len(j)]))
         return found
+
+    def _worth_a_look(
+        self, i: np.ndarray, j: np.ndarray, out: np.ndarray, back: np.ndarray, a: int, b: int, best: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Drop groups from the longer side whose swaps cannot be better than the best one known.
+
+        Σ_d cost_d x_d y_d is at most the product of the roots of Σ_d cost_d x_d² and Σ_d cost_d y_d², so a swap changes
+        the objective by at least the two moves less twice that product; in a table of many groups few can be good. The
+        bound leaves out what classes in need cost, which differs from the two moves' only where both groups show such a
+        class: those who do stay.
+        """
+        if max(len(i), len(j)) <= _SWAP_CANDIDATES:
+            return i, j
+        sizes = np.sqrt(self.squares[:, a] + self.squares[:, b])
+        least = out[:, None] + back[None, :] - 2.0 * sizes[i][:, None] * sizes[j][None, :]
+        near = best + 1e-9 * abs(best) + 1e-14  # rounding must not drop the best one
+        in_need = (self.have.min(axis=0) - self._largest < self.need.wanted) & (self.need.wanted > 0)
+
+        def kept(groups: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+            shows = (self.need.positives[np.ix_(groups, np.flatnonzero(in_need))] > 0).any(axis=1)
+            return np.asarray(groups[(bounds < near) | shows])
+
+        return (i, kept(j, least.min(axis=0))) if len(i) <= len(j) else (kept(i, least.min(axis=1)), j)
 
     def _kinds_in(self, k: int) -> np.ndarray:
         """Return one free group of each profile in a fold."""

@@ -13,7 +13,7 @@ import pandas as pd
 
 from medtail.errors import listing
 from medtail.tables.audit_checks import Finding, Level
-from medtail.tables.confounding import ACQUISITION, Association
+from medtail.tables.confounding import ACQUISITION, Association, distinct
 from medtail.tables.manifest import FOLDS, Manifest
 
 ClassTable = Mapping[str, Mapping[str, Mapping[str, int]]]
@@ -40,9 +40,9 @@ def class_table(manifest: Manifest) -> dict[str, dict[str, dict[str, int]]]:
         table[class_name] = {
             fold: {
                 "images": int((inside & (label == 1)).sum()),
-                "patients": len(np.unique(codes[inside & (label == 1)])),
+                "patients": distinct(codes[inside & (label == 1)]),
                 "assessed": int((inside & ~np.isnan(label)).sum()),
-                "without": len(np.unique(codes[inside & (label == 0)])),
+                "without": distinct(codes[inside & (label == 0)]),
             }
             for fold, inside in masks.items()
         }

@@ -143,29 +143,43 @@ def cramers_v(table: np.ndarray, *, observations: float | None = None) -> tuple[
     return (min(1.0, float(np.sqrt(phi2 / fewer))) if fewer > 0 else 0.0), p_value
 
 
+def distinct(codes: np.ndarray) -> int:
+    """Count the different numbers among codes, int64, >= 0: as `np.unique`, without sorting.
+
+    Example:
+        >>> distinct(np.array([4, 0, 4]))
+        2
+    """
+    return int(np.count_nonzero(np.bincount(codes)))
+
+
 def _test_column(manifest: Manifest, column: str) -> list[Association]:
-    values = manifest.frame[column].replace("", NOT_GIVEN).to_numpy(dtype=object)
-    units = pd.DataFrame(manifest.targets).groupby([manifest.patients, values], sort=True).max()
-    patient_of, value_of = (units.index.get_level_values(k).to_numpy(dtype=object) for k in (0, 1))
+    values = manifest.frame[column].replace("", NOT_GIVEN).astype(str)
+    value_codes, names = pd.factorize(values, sort=True)
+    patient_codes, _ = pd.factorize(pd.Series(manifest.patients).astype(str))
+    units = pd.DataFrame(manifest.targets).groupby(patient_codes.astype(np.int64) * len(names) + value_codes).max()
+    patient_of, value_of = np.divmod(units.index.to_numpy(dtype=np.int64), len(names))
     tests = []
     for c, class_name in enumerate(manifest.labels.class_names):
         label = units[c].to_numpy(dtype=float)
         assessed = ~np.isnan(label)
-        patients = len(set(patient_of[assessed]))
-        sides = [len(set(patient_of[assessed & (label == side)])) for side in (0, 1)]
+        patients = distinct(patient_of[assessed])
+        sides = [distinct(patient_of[assessed & (label == side)]) for side in (0, 1)]
         if patients < MIN_PATIENTS or min(sides) < MIN_A_SIDE:
             continue
-        value, positive = pd.Series(value_of[assessed]), label[assessed] == 1
-        sizes = value.value_counts()
-        value = value.where(value.map(sizes) >= MIN_A_SIDE, "rarer values")
-        table = pd.crosstab(value, positive)
-        if len(table) < 2 or table.shape[1] < 2:
+        cells = value_of[assessed] * 2 + (label[assessed] == 1)
+        rows: dict[str, np.ndarray] = {}
+        for name, row in zip(names, np.bincount(cells, minlength=2 * len(names)).reshape(-1, 2), strict=True):
+            if row.sum():
+                kept = str(name) if row.sum() >= MIN_A_SIDE else "rarer values"
+                rows[kept] = rows.get(kept, 0) + row
+        if len(rows) < 2:
             continue
-        v, p = cramers_v(table.to_numpy(), observations=patients)
-        counts = table.to_numpy()
-        order = sorted(range(len(table)), key=lambda i: (-int(counts[i].sum()), str(table.index[i])))
+        ordered = dict(sorted(rows.items()))
+        v, p = cramers_v(np.array(list(ordered.values())), observations=patients)
         levels = tuple(
-            (str(table.index[i]), int(counts[i].sum()), float(counts[i, 1] / counts[i].sum())) for i in order
+            (name, int(row.sum()), float(row[1] / row.sum()))
+            for name, row in sorted(ordered.items(), key=lambda item: (-int(item[1].sum()), item[0]))
         )
         tests.append(Association(column, class_name, v, p, patients, levels))
     return tests

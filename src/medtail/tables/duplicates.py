@@ -23,8 +23,10 @@ from scipy.sparse.csgraph import connected_components
 
 from medtail.errors import MedtailError
 from medtail.runs import digest_file
+from medtail.tables.places import Place, Remote
+from medtail.tables.remote import Servers
 
-Reader = Callable[[Path], np.ndarray]
+Reader = Callable[[Place], np.ndarray]
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
 
@@ -68,7 +70,7 @@ class Fingerprints:
 
 
 def fingerprint_images(
-    paths: Sequence[Path | str], *, read: Reader, workers: int = 2, progress: Progress | None = None
+    paths: Sequence[Place | str], *, read: Reader, workers: int = 2, progress: Progress | None = None
 ) -> Fingerprints:
     """Read every image once and keep its hash, thumbnail structure, digest and size.
 
@@ -91,10 +93,13 @@ def fingerprint_images(
         is_blank=np.zeros(count, dtype=bool),
     )
 
+    servers = Servers()
+
     def one(row: int) -> str | None:
-        path = Path(paths[row])
+        named = paths[row]
+        path = Path(named) if isinstance(named, str) else named
         try:
-            found.digests[row] = digest_file(path)
+            found.digests[row] = servers.digest(path) if isinstance(path, Remote) else digest_file(path)
             image = np.asarray(read(path))
             thumbnail = _thumbnail(image)
         except Exception as error:  # decoders raise nearly anything on a broken file; its words are kept
@@ -117,7 +122,7 @@ def fingerprint_images(
 
 
 def perceptual_hashes(
-    paths: Sequence[Path | str], *, read: Reader, workers: int = 2, progress: Progress | None = None
+    paths: Sequence[Place | str], *, read: Reader, workers: int = 2, progress: Progress | None = None
 ) -> np.ndarray:
     """Hash what each image shows into 64 bits: the signs of its 64 lowest DCT frequencies.
 
@@ -136,7 +141,7 @@ def perceptual_hashes(
 
 
 def near_duplicate_groups(
-    paths: Sequence[Path | str],
+    paths: Sequence[Place | str],
     *,
     read: Reader,
     max_distance: int = MAX_DISTANCE,

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ HEADER_KEY = b"medtail"
 MISSING_WORDS = ("", "nan", "NaN")
 CSV_ENDINGS = (".csv", ".csv.gz", ".tsv", ".txt")
 SEPARATORS = ",;\t"
+MAX_COLUMNS = 16_384
+"""What a spreadsheet takes; beyond it a table is damaged, read with the wrong separator, or meant to hurt."""
+MAX_UNPACKED_BYTES = 2 * 2**30
+"""A packed table that unpacks to more is taken for a bomb; 377,110 images of 45 classes take 70 MB."""
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 # line ends and tabs inside a cell are fine; a lone carriage return is not quoted by Python's csv before 3.13
 CONTROL_CHARACTERS = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?:[^\n]|$)"
@@ -70,7 +75,7 @@ def _read_parquet(path: Path, *, what: str) -> tuple[pd.DataFrame, dict[str, Any
         metadata = (table.schema.metadata or {}).get(HEADER_KEY)
         frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
         header = json.loads(metadata) if metadata else {}
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         raise MedtailError(f"{path}: cannot be read as Parquet ({error}). Expected a {what}.") from error
     if not isinstance(header, dict):
         raise MedtailError(f"{path}: its header is {type(header).__name__}; expected a JSON object.")
@@ -87,8 +92,14 @@ def _read_csv(path: Path, *, what: str) -> pd.DataFrame:
         raise MedtailError(f"{path}: the file is empty; expected a {what}: a header row, then a row an image.")
     # newline="" keeps line ends inside quoted cells as they are
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(start), strict=True)
+    rows: list[list[str]] = []
     try:
-        rows = list(reader)
+        for row in reader:
+            if len(row) > MAX_COLUMNS:
+                raise MedtailError(
+                    f"{path}, line {reader.line_num}: found {len(row):,} cells; expected at most {MAX_COLUMNS:,} a row."
+                )
+            rows.append(row)
     except csv.Error as error:
         raise MedtailError(
             f"{path}, line {reader.line_num}: cannot be read as CSV ({error}). Is a quote left open? A cell with a"
@@ -114,9 +125,12 @@ def _decoded(path: Path) -> str:
     try:
         content = path.read_bytes()
         if path.name.lower().endswith(".gz"):
-            content = gzip.decompress(content)
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
+                content = packed.read(MAX_UNPACKED_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise MedtailError(f"{path}: cannot be read ({error}). Is the file whole?") from error
+    if len(content) > MAX_UNPACKED_BYTES and path.name.lower().endswith(".gz"):
+        raise MedtailError(f"{path}: unpacks to more than {MAX_UNPACKED_BYTES >> 20:,} MiB; is it a table?")
     if content.startswith(UTF16_MARKS):
         raise MedtailError(f"{path}: cannot be read as CSV (UTF-16 text). Save it as UTF-8 CSV.")
     try:
@@ -157,6 +171,9 @@ def _check_widths(rows: Sequence[list[str]], cells: Sequence[list[str]], width: 
 def check_columns(columns: Sequence[object], problems: Problems) -> None:
     """Note columns that have no name, share one or could not be written back."""
     names = [str(name).strip() for name in columns]
+    if len(names) > MAX_COLUMNS:
+        problems.add(f"{len(names):,} columns; expected at most {MAX_COLUMNS:,}.")
+        return
     for number, name in enumerate(names, start=1):
         if not name:
             problems.add(
@@ -164,8 +181,9 @@ def check_columns(columns: Sequence[object], problems: Problems) -> None:
             )
         elif re.search(CONTROL_CHARACTERS, name):
             problems.add(f"column {number}: its name {name!r} holds control characters; rename it.")
-    for name in sorted({name for name in names if name and names.count(name) > 1}):
-        problems.add(f"column {name!r}: appears {names.count(name)} times; keep one.")
+    counted = Counter(names)
+    for name in sorted(name for name, times in counted.items() if name and times > 1):
+        problems.add(f"column {name!r}: appears {counted[name]} times; keep one.")
 
 
 def write_table(path: Path | str, frame: pd.DataFrame, *, header: Mapping[str, Any] | None = None) -> None:

@@ -19,6 +19,7 @@ from medtail.errors import MedtailError, Problems, listing
 from medtail.runs import read_json
 from medtail.tables.frames import spreadsheet_rows
 from medtail.tables.manifest import Manifest
+from medtail.tables.places import is_url
 
 RECORD = "record.json"
 SYNTHETIC = "syn:"
@@ -147,7 +148,8 @@ def find_records(manifest: Manifest) -> tuple[GeneratorRecord, ...]:
     synthetic = ~manifest.is_real
     if not synthetic.any():
         return ()
-    folders = dict.fromkeys(Path(path).parent for path in manifest.frame.loc[synthetic, "path"].astype(str))
+    cells = manifest.frame.loc[synthetic, "path"].astype(str)
+    folders = dict.fromkeys(Path(path).parent for path in cells if not is_url(path))
     places = [place for folder in folders for place in (manifest.root / folder, (manifest.root / folder).parent)]
     found: dict[tuple[str, frozenset[str]], GeneratorRecord] = {}
     for place in dict.fromkeys((*places, manifest.root)):

@@ -7,6 +7,7 @@ multi-class exactly when all classes form one exclusive group.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
@@ -167,15 +168,16 @@ class LabelSpace:
         class_names = tuple(map(str, value["class_names"]))
         _refuse_repeated(class_names, place="label space")
         _refuse_repeated([name for group in groups for name in group.classes], place="label space, groups")
+        known = set(class_names)
         for group in groups:
             for name in group.classes:
-                if name not in class_names:
+                if name not in known:
                     raise MedtailError(f"label space, group {group.name!r}: {name!r} is none of its 'class_names'.")
         return LabelSpace(class_names, groups)
 
 
 def _refuse_repeated(names: Sequence[str], *, place: str) -> None:
-    repeated = sorted({name for name in names if list(names).count(name) > 1})
+    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
     if repeated:
         raise MedtailError(f"{place}: {listing([repr(name) for name in repeated])} named twice; expected once.")
 

@@ -6,10 +6,9 @@ here, once, and names every mistake with its row and column; behind this border 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import final
 
@@ -31,6 +30,8 @@ from medtail.tables.frames import (
     write_table,
 )
 from medtail.tables.labels import LabelSpace
+from medtail.tables.places import Place, is_url, joined, place_of, rebased, url_problem
+from medtail.tables.presence import check_presence
 
 FOLDS = ("train", "tune", "test", "reward")
 ORIGINS = ("real", "synthetic")
@@ -39,6 +40,7 @@ TEXT_METADATA = ("image_id", "path", "patient_id", "fold", "origin", "study_id",
                  "view", "laterality")  # fmt: skip
 NUMBER_METADATA = ("age", "size_mm", "spacing_mm", "roi_x", "roi_y", "roi_w", "roi_h")
 ROI = ("roi_x", "roi_y", "roi_w", "roi_h")
+PATHS = ("path", "mask_path")
 META_PREFIX = "meta_"
 """Columns starting so are carried along as text and never read as classes."""
 TARGET_PREFIX = "target:"
@@ -103,13 +105,13 @@ class Manifest:
         """True [images] for real images, False for synthetic ones."""
         return np.asarray(self.frame["origin"].to_numpy(dtype=object) != "synthetic")
 
-    def image_path(self, row: int) -> Path:
-        """Return the file of a row, relative paths taken from `root`."""
-        return self.root / str(self.frame["path"].iloc[row])
+    def image_path(self, row: int) -> Place:
+        """Return the file of a row: a path, taken from `root` where relative, or a `Remote` for a URL."""
+        return place_of(str(self.frame["path"].iloc[row]), root=self.root)
 
-    def image_paths(self) -> list[Path]:
+    def image_paths(self) -> list[Place]:
         """Return the file of every row."""
-        return [self.root / str(path) for path in self.frame["path"]]
+        return [place_of(path, root=self.root) for path in self.frame["path"].astype(str)]
 
     def roi(self, row: int) -> tuple[int, int, int, int] | None:
         """Return a row's region of interest as (x, y, width, height) in pixels, or None."""
@@ -147,23 +149,9 @@ class Manifest:
     def rebased(self, root: Path) -> Manifest:
         """Return the same images with paths relative to another folder where possible, else absolute."""
         root = Path(root)
-        start = os.path.abspath(root)
-
-        @cache  # images share few folders, and resolving a path costs more than everything else here
-        def rebase_folder(folder: str) -> str:
-            full = os.path.abspath(self.root / folder)
-            relative = os.path.relpath(full, start)
-            return full if f"{relative}/".startswith("../" * 4) else relative
-
-        def rebase(path: str) -> str:
-            folder, file = os.path.split(path)
-            if file in ("", ".", ".."):
-                return rebase_folder(path)
-            return os.path.normpath(os.path.join(rebase_folder(folder), file))
-
         columns = {
-            column: self.frame[column].map(lambda path: rebase(path) if path else "").astype(str)
-            for column in ("path", "mask_path")
+            column: rebased(self.frame[column], root=self.root, to=root)
+            for column in PATHS
             if column in self.frame.columns
         }
         return replace(self, frame=self.frame.assign(**columns), root=root)
@@ -186,23 +174,16 @@ class Manifest:
         ]
         write_table(path, frame.drop(columns=told_nothing))
 
-    def check_files(self) -> None:
+    def check_files(self, *, remote: bool = True) -> None:
         """Check that every image file exists.
 
+        Args:
+            remote: Whether servers are asked for the files behind URLs, too.
+
         Raises:
-            MedtailError: Some do not; the first rows are named.
+            MedtailError: Some do not, or a server does not answer; the first rows are named.
         """
-        # os.path, unlike Path, answers False for a name too long or otherwise impossible
-        missing = np.array([not os.path.isfile(path) for path in self.image_paths()], dtype=bool)  # noqa: PTH113
-        problems = Problems(self.name)
-        if missing.any():
-            first = int(np.flatnonzero(missing)[0])
-            problems.add(
-                f"row {first + 2}, column 'path': no file {str(self.image_path(first))!r}; expected an image"
-                f" (relative paths start at {str(self.root)!r}). {int(missing.sum())} of {len(self)} files are missing:"
-                f" {row_list(spreadsheet_rows(missing))}."
-            )
-        problems.raise_if_any()
+        check_presence(self.image_paths(), name=self.name, root=self.root, remote=remote)
 
     def check_folds(self, *needed: str) -> None:
         """Check that the folds are usable: needed ones present, no patient in two, synthetic rows only in train.
@@ -256,7 +237,7 @@ def manifest_from_frame(
     frame: pd.DataFrame,
     *,
     name: str = "manifest",
-    root: Path | None = None,
+    root: Path | str | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
 ) -> Manifest:
     """Check a frame and make it a Manifest.
@@ -264,7 +245,7 @@ def manifest_from_frame(
     Args:
         frame: Columns `image_id, path, patient_id`, optional metadata, then a column a class. Cells may be text.
         name: What to call the table in messages.
-        root: Where relative paths start; the working folder if None.
+        root: Where relative paths start; the working folder if None. Behind a URL, relative paths become URLs.
         groups: Exclusive groups beyond those that `group=value` column names declare.
 
     Returns:
@@ -278,6 +259,10 @@ def manifest_from_frame(
     check_columns(list(frame.columns), problems)
     problems.raise_if_any()
     given = frame.set_axis([str(column).strip() for column in frame.columns], axis=1).reset_index(drop=True)
+    if isinstance(root, str) and is_url(root):
+        for column in set(PATHS) & set(given.columns):
+            given[column] = [joined(root, cell) for cell in as_text(given[column])]
+        root = None
     class_names = [column for column in given.columns if not is_metadata(column)]
     _check_required(given, problems)
     _check_class_names(class_names, problems)
@@ -378,6 +363,10 @@ def _check_metadata(frame: pd.DataFrame, given: pd.DataFrame, problems: Problems
     if "path" in given.columns:
         blank = (frame["path"] == "").to_numpy(dtype=bool)
         add_row_problem(problems, blank, given["path"], expected="a value, not an empty cell")
+    for column in set(PATHS) & set(given.columns):
+        told = frame[column].map(lambda cell: url_problem(cell) if is_url(cell) else None)
+        for text in sorted(set(told.dropna())):
+            add_row_problem(problems, (told == text).to_numpy(dtype=bool), frame[column], expected=f"a file ({text})")
     if "patient_id" in given.columns:
         blank = (frame["patient_id"] == "").to_numpy(dtype=bool)
         if not blank.all():

@@ -364,10 +364,11 @@ def counted_noun(number: int, noun: str) -> str:
 
 
 def _messages(manifest: Manifest, names: np.ndarray, *, folds: Sequence[str], min_positives: int) -> list[str]:
+    inside = {fold: manifest.folds == fold for fold in folds}
     said = [
         f"no row is in {fold!r}: every row had a fold already, and those are kept. Empty the fold cells to share out."
         for fold in folds
-        if not (manifest.folds == fold).any()
+        if not inside[fold].any()
     ]
     real = manifest.is_real
     for c, class_name in enumerate(manifest.labels.class_names):
@@ -375,7 +376,7 @@ def _messages(manifest: Manifest, names: np.ndarray, *, folds: Sequence[str], mi
         if not positive.any():
             said.append(f"class {class_name!r}: no image shows it; it can be neither learnt nor judged.")
             continue
-        have = {fold: int((positive & (manifest.folds == fold)).sum()) for fold in folds}
+        have = {fold: int((positive & inside[fold]).sum()) for fold in folds}
         lacking = [f"{n or 'none'} in {fold}" for fold, n in have.items() if n < min_positives]
         if not lacking:
             continue

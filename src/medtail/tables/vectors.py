@@ -318,7 +318,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
             tensors = {name: np.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - no mapping
             written = (file.metadata() or {}).get(RECORD)
         record = None if written is None else json.loads(written)
-    except (SafetensorError, TypeError, ValueError, OSError) as error:
+    except (SafetensorError, TypeError, ValueError, OSError, RecursionError) as error:
         raise MedtailError(
             f"{path}: is not a safetensors file of float32 or float16 vectors ({error}). Other formats can run code"
             " and are never opened."

@@ -10,6 +10,7 @@ import csv
 import io
 import math
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,10 @@ from typing import Any, final
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from medtail.crew import dealt, gathered
+from medtail.errors import MedtailError
 from medtail.judging.metrics import average_precision
 from medtail.pixels.dataset import Batch, PixelBatches
 from medtail.pixels.masks import MaskStore
@@ -35,6 +38,7 @@ from medtail.training.progress import EpochReport
 from medtail.training.quality import decoded_f1
 from medtail.training.schedule import rate_factor
 from medtail.training.state import Progress, optimizer_tensors, with_prefix, write_state
+from medtail.training.watching import tell_epoch
 
 LAST, BEST = "last/state.safetensors", "last/best.safetensors"
 
@@ -148,6 +152,8 @@ class RunKeeper(pl.Callback):
         batches = trainer.train_dataloader
         assert isinstance(batches, PixelBatches)
         batches.set_epoch(pl_module.epoch)
+        if self.feed.world_size > 1:
+            check_alike(pl_module, self.feed.sampler.draw(pl_module.epoch), epoch=pl_module.epoch)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -179,7 +185,7 @@ class RunKeeper(pl.Callback):
         )
         row: dict[str, float | int | None] = {
             "epoch": epoch + 1,
-            "train_loss": float(torch.stack(pl_module.epoch_losses).mean()),
+            "train_loss": pl_module.mean_loss(),
             "tune_map": quality,
             "tune_classes": classes,
             **by_f1,
@@ -211,6 +217,7 @@ class RunKeeper(pl.Callback):
             f"epoch {epoch + 1}/{settings.epochs}: loss {row['train_loss']:.4f}, tune mAP {shown}"
             f" ({classes} classes){star}"
         )
+        tell_epoch(row)
 
     def _write(self, module: TrainingModule, *, is_best: bool) -> None:
         write_epoch(
@@ -225,11 +232,7 @@ class RunKeeper(pl.Callback):
 
     def _feedback(self, module: TrainingModule) -> Feedback:
         """Put together what all processes saw of the epoch's rows, in the order of the draw."""
-        gathered = module.all_gather(torch.cat(module.row_facts))
-        assert isinstance(gathered, Tensor)
-        if gathered.ndim == 3:  # [processes, draws, facts]; process r showed draws r, r + processes, …
-            gathered = gathered.transpose(0, 1).flatten(0, 1)
-        facts = gathered[: self.feed.draws].double().cpu().numpy()
+        facts = dealt(torch.cat(module.row_facts))[: self.feed.draws].double().cpu().numpy()
         return Feedback(
             rows=facts[:, 0].astype(np.int64),
             losses=facts[:, 1],
@@ -239,19 +242,26 @@ class RunKeeper(pl.Callback):
 
     def _tune_scores(self, module: TrainingModule) -> np.ndarray:
         """Put the processes' shares of the tune fold together, in the fold's order."""
-        own = torch.cat(module.tune_shares)
-        gathered = module.all_gather(own)
-        assert isinstance(gathered, Tensor)
-        count = len(self.feed.tune_rows)
-        if gathered.ndim == 3:  # [processes, rows, classes]; process r holds rows r, r + processes, …
-            gathered = gathered.transpose(0, 1).flatten(0, 1)
-        scores: np.ndarray = gathered[:count].double().cpu().numpy()
+        shares = dealt(torch.cat(module.tune_shares))[: len(self.feed.tune_rows)]
+        scores: np.ndarray = shares.double().cpu().numpy()
         return np.clip(scores, 0.0, 1.0) if np.isfinite(scores).all() else _refuse_scores(module.epoch)
 
 
-def _refuse_scores(epoch: int) -> np.ndarray:
-    from medtail.errors import MedtailError
+def check_alike(module: TrainingModule, draws: np.ndarray, *, epoch: int) -> None:
+    """Check that all processes drew the same rows for an epoch.
 
+    Raises:
+        MedtailError: They did not; their data or their samplers' states differ.
+    """
+    own = torch.tensor(zlib.crc32(np.ascontiguousarray(draws, dtype="<i8").tobytes()), device=module.device)
+    if bool((gathered(own) != own).any()):
+        raise MedtailError(
+            f"epoch {epoch + 1}: the processes drew different rows; expected the same draw in all of them, of which"
+            " each takes its share. Check that all machines run one version of medtail and numpy on the same data."
+        )
+
+
+def _refuse_scores(epoch: int) -> np.ndarray:
     raise MedtailError(
         f"epoch {epoch + 1}: the model gives scores on tune that are no numbers; its weights have diverged. Lower"
         " optimizer.learning_rate; the state of the epoch before is kept."

@@ -50,6 +50,7 @@ from medtail.training.tail_mix import TailMixConfig
 from medtail.training.tta import read_plan
 
 Keep = Literal["best", "best_f1", "last"]
+STRATEGIES = ("auto", "ddp")
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Natural = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
@@ -63,7 +64,7 @@ class OptimConfig:
 
     Attributes:
         epochs: Passes over what the sampler draws.
-        batch_size: Images a step, over all devices; the batches of an epoch are made equally large, at most this.
+        batch_size: Images a step, all devices together; the batches of an epoch are made equally large, at most this.
         epoch_rows: Images drawn an epoch; None as many as the train fold has.
         learning_rate: Peak rate of the head, and of the backbone unless the next two reduce it.
         backbone_factor: Factor on the rate of the whole backbone, above 0.
@@ -159,7 +160,7 @@ class TrainConfig:
         accelerator: `auto` takes a GPU where there is one.
         devices: Number of devices a node.
         num_nodes: Number of machines.
-        strategy: Lightning's strategy, such as `ddp`; `auto` needs no choice.
+        strategy: How several devices share a step: `ddp` has the whole network on each; `auto` is that.
         cache: Folder of prepared pixels; `$MEDTAIL_CACHE` or `~/.cache/medtail/pixels` if None.
     """
 
@@ -210,6 +211,11 @@ class TrainConfig:
         if isinstance(self.objective, SopConfig):
             mixes = self.mix is not None or self.tail_mix is not None
             self.objective.check(mixes=mixes, processes=self.devices * self.num_nodes)
+        if self.strategy not in STRATEGIES:
+            raise MedtailError(
+                f"strategy: found {self.strategy!r}; expected {', '.join(map(repr, STRATEGIES))}. medtail starts the"
+                " processes itself, so none of Lightning's further words is needed."
+            )
         if isinstance(self.mix, BalancedMixupConfig) and self.tail_mix is not None:
             raise MedtailError(
                 "mix.kind: 'balanced_mixup' shows no row of the second stream alone, which is what tail_mix varies;"
@@ -224,11 +230,6 @@ class TrainConfig:
             raise MedtailError(
                 f"tail_mix.stream: found {self.tail_mix.stream}, but sampler {self.sampler.kind!r} has streams 0"
                 f" to {int(has_streams)}; use the sampler 'two_streams', or another stream."
-            )
-        if isinstance(self.sampler, PolicySamplerConfig) and self.devices * self.num_nodes > 1:
-            raise MedtailError(
-                "sampler.kind: 'policy' learns on one device; expected devices 1. Learn there, and train on several by"
-                " `sampler: {kind: replay, schedule: RUN/policy/schedule.json}`."
             )
         if self.second is not None:
             self.second_stage()
@@ -263,7 +264,7 @@ class TrainConfig:
                 )
             return replace(self, second=None)
         if isinstance(second, StudyFusionConfig):
-            second.check(self.objective, members=self.members, processes=self.devices * self.num_nodes)
+            second.check(self.objective, members=self.members)
             return replace(self, second=None)
         needs_linear = isinstance(second, TauNormConfig) or second.learn == "scales"
         if needs_linear and not (isinstance(self.head, LinearHeadConfig) and not self.head.scales):
@@ -277,11 +278,6 @@ class TrainConfig:
             raise MedtailError(
                 "second.sampler: found 'policy', which learns its schedule from the start of a training; expected"
                 " another sampler, such as 'mixture' or 'replay'."
-            )
-        if second.learn != "all" and self.devices * self.num_nodes > 1:
-            raise MedtailError(
-                f"second.learn: {second.learn!r} freezes the backbone, but several devices need every weight in every"
-                " step; expected devices 1."
             )
         freeze = 0 if second.learn == "all" else second.epochs
         rate = self.optimizer.learning_rate if second.learning_rate is None else second.learning_rate

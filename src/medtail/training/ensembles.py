@@ -18,11 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from medtail.config import build_config, config_to_dict
-from medtail.errors import MedtailError
+from medtail.crew import Crew, open_crew
 from medtail.judging.thresholds import choose_thresholds
+from medtail.locks import hold
 from medtail.models.ensembles import MEMBER, save_ensemble
+from medtail.processes import found_place
 from medtail.runs import read_json, versions, write_json, write_text
 from medtail.seeding import stream_seed
 from medtail.tables.combine import average_predictions
@@ -31,11 +34,13 @@ from medtail.training.callbacks import tune_quality
 from medtail.training.config import TrainConfig
 from medtail.training.fit import (
     TrainOutcome,
+    check_accelerator,
     config_digest_of,
     finished_outcome,
     prepare_folder,
 )
 from medtail.training.model_card import try_model_card
+from medtail.training.sharing import join, train_here
 from medtail.training.stages import train_one
 
 MEMBERS = "members"
@@ -47,6 +52,9 @@ def train(config: TrainConfig, out: Path | str, *, resume: bool = False, quiet: 
     The kept weights are those of the epoch that `optimizer.keep` names (of the moving average, where there is one).
     With `members` above 1, that many networks are trained one after the other, each from its own seed, and their
     scores are averaged wherever the model is used. Thresholds are chosen on tune.
+
+    With `devices` above 1 that many processes are started, which share every batch; the caller waits and watches. Where
+    torchrun or srun started this process as one of several, it takes its place among them instead.
 
     Args:
         config: What to train; see `config.load_train_config`.
@@ -60,7 +68,8 @@ def train(config: TrainConfig, out: Path | str, *, resume: bool = False, quiet: 
 
     Raises:
         UsageError: `out` is not empty, or there is nothing to resume.
-        MedtailError: The manifest, its folds or images are not usable, or the training diverged.
+        MedtailError: The manifest, its folds or images are not usable, another process is at work in `out`, or the
+            training diverged.
 
     Example:
         >>> from medtail.training.config import load_train_config
@@ -74,17 +83,35 @@ def train(config: TrainConfig, out: Path | str, *, resume: bool = False, quiet: 
     out = Path(out)
     # a config written in Python has not been through the YAML border: same checks, same messages
     config = build_config(TrainConfig, config_to_dict(config), where="config")
+    place = found_place()
+    if config.devices * config.num_nodes == 1 and (place is None or place.started_by == "srun"):
+        return _train(config, out, resume=resume, quiet=quiet)  # srun may also run a training a task
+    check_accelerator(config)
+    if place is None:
+        train_here(config, out, resume=resume, quiet=quiet)
+        return finished_outcome(out)
+    place.check(devices=config.devices, num_nodes=config.num_nodes)
+    with open_crew(place, gpu=config.accelerator != "cpu" and torch.cuda.is_available()) as crew:
+        if not crew.leads:
+            return TrainOutcome.of_json(join(crew))
+        outcome = _train(config, out, resume=resume, quiet=quiet, crew=crew)
+        crew.end(outcome.to_json())
+        return outcome
+
+
+def _train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool, crew: Crew | None = None) -> TrainOutcome:
+    with hold(out, go_on=f"`medtail train --resume {out}`"):
+        return _train_held(config, out, resume=resume, quiet=quiet, crew=crew)
+
+
+def _train_held(config: TrainConfig, out: Path, *, resume: bool, quiet: bool, crew: Crew | None) -> TrainOutcome:
     if config.members == 1:
-        outcome = train_one(config, out, resume=resume, quiet=quiet)
+        outcome = train_one(config, out, resume=resume, quiet=quiet, crew=crew)
         try_model_card(out)
         return outcome
-    if config.devices * config.num_nodes > 1:
-        raise MedtailError(
-            f"members: found {config.members} with several devices; expected 1. Train each member as a run of its own"
-            " (another seed) and average their predictions."
-        )
     prepare_folder(config, out, resume=resume)
     if resume and (out / "run.json").exists():
+        try_model_card(out)
         return finished_outcome(out)
     outcomes = []
     for number in range(config.members):
@@ -92,7 +119,7 @@ def train(config: TrainConfig, out: Path | str, *, resume: bool = False, quiet: 
         folder = out / MEMBERS / MEMBER.format(number)
         if not quiet:
             sys.stderr.write(f"member {number + 1} of {config.members}, seed {member.seed}\n")
-        outcomes.append(train_one(member, folder, resume=(folder / "config.yaml").exists(), quiet=quiet))
+        outcomes.append(train_one(member, folder, resume=(folder / "config.yaml").exists(), quiet=quiet, crew=crew))
     outcome = _join(config, out, outcomes)
     try_model_card(out)
     return outcome

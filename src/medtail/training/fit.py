@@ -13,47 +13,34 @@ The test fold is not touched: its rows are left out before pixels are prepared.
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import shutil
 import sys
 import time
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 
 from medtail.config import config_to_dict, dump_yaml, read_yaml
+from medtail.crew import Crew
 from medtail.errors import MedtailError, Problems, UsageError
 from medtail.judging.thresholds import choose_thresholds
-from medtail.losses.objective import Objective
-from medtail.losses.objectives import build_objective
 from medtail.models.checkpoint import ModelCard, ModelParts, fill, save_model
 from medtail.models.ensembles import check_model
-from medtail.pixels.masks import open_masks
-from medtail.pixels.store import open_store
+from medtail.processes import Place
 from medtail.runs import digest_json, new_folder, read_json, versions, write_json, write_text
-from medtail.sampling.build import build_sampler, plan_epoch, rows_of_epoch
-from medtail.tables.manifest import Manifest, read_manifest
-from medtail.tables.tail import ClassCounts, count_classes
-from medtail.training.callbacks import BEST, LAST, Feed, RunKeeper, log_text
-from medtail.training.config import TrainConfig, portable, select_classes
-from medtail.training.context import joint_counts, train_context
-from medtail.training.loggers import build_loggers, close_loggers
-from medtail.training.module import TrainingModule
-from medtail.training.plan import ModelPlan, measure_band
-from medtail.training.policy_replay import loop_keeper, reads_reward, save_carried, settled_sampler
+from medtail.training.callbacks import BEST, log_text
+from medtail.training.config import TrainConfig, portable
+from medtail.training.epochs import run_epochs, threads
+from medtail.training.ground import Ground, lay_ground
+from medtail.training.policy_replay import save_carried
 from medtail.training.predict import as_predictions, choose_device, score_rows
-from medtail.training.progress import counter, epoch_report
-from medtail.training.rows import learnt_targets, usable_rows
 from medtail.training.second import Start
-from medtail.training.state import Progress, optimizer_state, read_state, under_prefix
+from medtail.training.sharing import shared_job
+from medtail.training.state import Progress, read_state
 from medtail.training.tta import read_plan
 
 FREE_TO_CHANGE = ("cache", "threads", "logging")
@@ -81,6 +68,14 @@ class TrainOutcome:
     epochs_run: int
     seconds: float
 
+    @staticmethod
+    def of_json(value: Mapping[str, Any]) -> TrainOutcome:
+        """Return the outcome that `to_json` wrote."""
+        quality = value["tune_map"]
+        return TrainOutcome(
+            **{**value, "run": Path(value["run"]), "tune_map": float("nan") if quality is None else quality}
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values; a NaN is null."""
         return {
@@ -94,7 +89,13 @@ class TrainOutcome:
 
 
 def train_network(
-    config: TrainConfig, out: Path, *, resume: bool = False, quiet: bool = False, start: Start | None = None
+    config: TrainConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    start: Start | None = None,
+    crew: Crew | None = None,
 ) -> TrainOutcome:
     """Train one network and write its run folder; see `ensembles.train`, through which everybody calls it.
 
@@ -104,6 +105,7 @@ def train_network(
         resume: Go on from the last whole epoch.
         quiet: Show no progress.
         start: The weights to begin with; None begins as the config says.
+        crew: The processes it is shared by, of which this is the first; None trains alone.
 
     Returns:
         Where the run is and how good it got.
@@ -114,75 +116,25 @@ def train_network(
     """
     assert config.members == 1, "an ensemble trains its members one by one"
     assert config.second is None, "stages are trained one by one"
-    _check_devices(config)
-    is_main = _rank() == 0  # other processes are launched by the first, after it has made the folder
-    if is_main:
-        prepare_folder(config, out, resume=resume)
+    check_accelerator(config)
+    prepare_folder(config, out, resume=resume)
     if resume and (out / "run.json").exists():
         return finished_outcome(out)
-    table = read_manifest(config.manifest, groups=config.groups)
-    chosen = select_classes(table, config.classes)
-    manifest = usable_rows(chosen, with_reward=reads_reward(config.sampler), with_pseudo=config.pseudo_labels)
-    counts = count_classes(manifest)
-    with _threads(config.threads):
-        with counter("prepare images", quiet=quiet or not is_main) as tick:
-            cache = None if config.cache is None else Path(config.cache)
-            store = open_store(manifest, config.pixels, cache=cache, progress=tick)
-            masks = None
-            if config.tail_mix is not None and config.tail_mix.paste:
-                train_rows = np.flatnonzero(manifest.folds == "train")
-                masks = open_masks(manifest, store, rows=train_rows, cache=cache, progress=tick)
-        optimizer = config.optimizer
-        sampler = settled_sampler(config, out, quiet=quiet or not is_main)
-        world_size = config.devices * config.num_nodes
-        draws, steps = plan_epoch(
-            sampler,
-            train_rows=rows_of_epoch(sampler, manifest),
-            epoch_rows=optimizer.epoch_rows,
-            batch_size=optimizer.batch_size,
-            world_size=world_size,
-        )
-        feed = Feed(
-            manifest=manifest,
-            store=store,
-            sampler=build_sampler(
-                sampler, manifest, seed=config.seed, epoch_rows=draws, epochs=optimizer.epochs, steps=steps
-            ),
-            steps=steps,
-            draws=draws,
-            world_size=world_size,
-            masks=masks,
-            targets=learnt_targets(manifest, config),
-        )
-        context = train_context(
-            manifest,
-            counts,
-            sampler=feed.sampler,
-            draws=draws,
-            epochs=optimizer.epochs,
-            domain_column=getattr(config.objective, "domain_column", None),
-        )
-        objective = build_objective(config.objective, loss=config.loss, context=context)
-        together = joint_counts(feed.manifest)
-        plan = ModelPlan(config, feed.manifest.labels, link=objective.link, context=context, together=together)
-        progress = _fit(config, out, feed, objective, plan, start=start, resume=resume, quiet=quiet or not is_main)
-        if not is_main:
-            return _outcome(out, progress)
-        return _finish(config, out, feed, plan, counts, progress, table=table)
+    with threads(config.threads):
+        ground = lay_ground(config, out, quiet=quiet)
+        if crew is not None:
+            crew.give(shared_job(config, out, ground, start=start, resume=resume))
+        place = Place() if crew is None else crew.place
+        progress = run_epochs(config, out, ground, place=place, start=start, resume=resume, quiet=quiet)
+        return _finish(config, out, ground, progress)
 
 
-def _rank() -> int:
-    """Return this process's number as Lightning, torchrun and SLURM tell it."""
-    found = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-    return next((int(value) for value in found if value is not None), 0)
+def check_accelerator(config: TrainConfig) -> None:
+    """Check that there is a GPU where one was asked for.
 
-
-def _check_devices(config: TrainConfig) -> None:
-    if config.optimizer.freeze_epochs and config.devices * config.num_nodes > 1:
-        raise MedtailError(
-            f"optimizer.freeze_epochs: found {config.optimizer.freeze_epochs} with several devices, which need every"
-            " weight in every step; expected 0. Freeze on one device, or use optimizer.backbone_factor."
-        )
+    Raises:
+        MedtailError: There is none.
+    """
     if config.accelerator == "gpu" and not torch.cuda.is_available():
         raise MedtailError("accelerator: found 'gpu', but torch sees no CUDA device here; use 'auto' or 'cpu'.")
 
@@ -208,140 +160,9 @@ def prepare_folder(config: TrainConfig, out: Path, *, resume: bool) -> None:
     problems.raise_if_any(kind=UsageError)
 
 
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _fit(
-    config: TrainConfig,
-    out: Path,
-    feed: Feed,
-    objective: Objective,
-    plan: ModelPlan,
-    *,
-    start: Start | None,
-    resume: bool,
-    quiet: bool,
-) -> Progress:
-    """Train up to the last epoch and return how it went; the weights are on disk."""
-    tensors, progress = read_state(out / LAST) if resume and (out / LAST).exists() else ({}, Progress())
-    if progress.sampler:
-        feed.sampler.load_state_dict(progress.sampler)
-    if progress.is_stopped or progress.epochs_done >= config.optimizer.epochs:
-        return progress
-    architecture = progress.architecture if start is None else start.architecture
-    diagnoser = plan.build(load_weights=not tensors and start is None, architecture=architecture)
-    if start is not None:
-        start.begin(diagnoser)
-    elif diagnoser.band is not None and not tensors:
-        measure_band(diagnoser.band, feed.store, rows=feed.real_train_rows, seed=config.seed)
-    progress = replace(progress, architecture=diagnoser.backbone.architecture)
-    module = TrainingModule(
-        diagnoser,
-        objective,
-        config=config,
-        manifest=feed.manifest,
-        sampler=feed.sampler,
-        first_epoch=progress.epochs_done,
-        steps_per_epoch=feed.steps,
-        masks=feed.masks,
-    )
-    if tensors:
-        fill(module.diagnoser, under_prefix(tensors, "model"), where=str(out / LAST))
-        if module.averaged is not None:
-            fill(module.averaged, under_prefix(tensors, "average"), where=str(out / LAST))
-        fill(module.objective, under_prefix(tensors, "objective"), where=str(out / LAST))
-        module.moments = optimizer_state(under_prefix(tensors, "optimizer"))
-    if diagnoser.backbone.is_convolutional:
-        module.to(memory_format=torch.channels_last)
-    is_gpu = config.accelerator != "cpu" and torch.cuda.is_available()
-    precision = config.optimizer.precision
-    with (
-        _quiet_lightning(),
-        epoch_report(epochs=config.optimizer.epochs, quiet=quiet) as report,
-        torch.random.fork_rng(),
-    ):
-        keeper = RunKeeper(out, config=config, feed=feed, progress=progress, report=report)
-        trainer = pl.Trainer(
-            accelerator="gpu" if is_gpu else "cpu",
-            devices=config.devices,
-            num_nodes=config.num_nodes,
-            strategy=config.strategy,
-            precision="bf16-mixed" if precision == "bf16" or (precision == "auto" and is_gpu) else "32-true",
-            max_epochs=config.optimizer.epochs - progress.epochs_done,
-            gradient_clip_val=config.optimizer.gradient_clip,
-            deterministic=True if is_gpu else None,
-            benchmark=False,
-            log_every_n_steps=1,
-            sync_batchnorm=is_gpu and feed.world_size > 1,
-            use_distributed_sampler=False,
-            logger=build_loggers(config.logging, out),
-            callbacks=[*loop_keeper(feed, module), keeper],
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            default_root_dir=out,
-        )
-        try:
-            trainer.fit(module, datamodule=_Batches(feed))
-        finally:
-            close_loggers(trainer.loggers)
-    return keeper.progress
-
-
-@final
-class _Batches(pl.LightningDataModule):
-    """Gives each process its share; Lightning knows the rank only once it runs."""
-
-    def __init__(self, feed: Feed) -> None:
-        super().__init__()
-        self.feed = feed
-
-    def train_dataloader(self) -> Any:
-        assert self.trainer is not None
-        return self.feed.train_batches(rank=self.trainer.global_rank)
-
-    def val_dataloader(self) -> Any:
-        assert self.trainer is not None
-        return self.feed.tune_batches(rank=self.trainer.global_rank)
-
-
-@contextlib.contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's greetings off stderr, and its warnings that do not apply here."""
-    logger = logging.getLogger("lightning.pytorch")
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            # raised inside Lightning by a newer torch
-            warnings.filterwarnings("ignore", message=r".*LeafSpec.*deprecated", category=FutureWarning)
-            # the moving average is meant to stay in eval mode
-            warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode", category=UserWarning)
-            yield
-    finally:
-        logger.setLevel(before)
-
-
-def _finish(
-    config: TrainConfig,
-    out: Path,
-    feed: Feed,
-    plan: ModelPlan,
-    counts: ClassCounts,
-    progress: Progress,
-    *,
-    table: Manifest,
-) -> TrainOutcome:
+def _finish(config: TrainConfig, out: Path, ground: Ground, progress: Progress) -> TrainOutcome:
     """Make the model folder from the best epoch, its predictions on tune, and at last `run.json`."""
+    feed, plan, table = ground.feed, ground.plan, ground.table
     tensors, _ = read_state(out / BEST)
     diagnoser = plan.build(load_weights=False, architecture=progress.architecture)
     fill(diagnoser, tensors, where=str(out / BEST))
@@ -354,7 +175,7 @@ def _finish(
         parts=ModelParts(
             pixels=config.pixels, backbone=config.backbone, head=config.head, link=plan.link, band=config.band
         ),
-        train_counts=counts,
+        train_counts=ground.counts,
         digests={"weights": "", "manifest": table.digest, "config": config_digest},
         seed=config.seed,
         training={

@@ -16,14 +16,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from medtail.errors import MedtailError
 from medtail.losses.contract import LossContext
+from medtail.losses.finite import check_gradients, check_loss
 from medtail.losses.margin import LogitAdjustedConfig
 from medtail.losses.objective import Objective, Step
 from medtail.losses.objectives import PlainObjectiveConfig, build_objective
@@ -258,13 +258,18 @@ class FusionTrainer:
         if self.objective.keeps_rows:
             step = replace(step, rows=torch.from_numpy(chosen).to(self.device))
         value = self.objective(step)
-        if not bool(torch.isfinite(value.total)):
-            raise MedtailError(
-                f"fusion epoch {epoch + 1}, step {number + 1}: the loss is {float(value.total.detach())!r}; expected a"
-                " finite number. Lower second.learning_rate or set optimizer.gradient_clip."
-            )
+        members = np.isin(self.plan.studies.member, chosen)
+        words: Any = {
+            "where": f"fusion epoch {epoch + 1}, step {number + 1}",
+            "images": lambda: self.plan.manifest.frame["image_id"].astype(str)[members].tolist(),
+            "table": self.plan.manifest.name,
+            "advice": "Lower second.learning_rate or set optimizer.gradient_clip in a new run.",
+        }
+        check_loss(value.total, **words)
         self.optimizer.zero_grad()
         torch.autograd.backward(value.total)
+        learning = [*self.fusion.named_parameters(), *self.objective.named_parameters()]
+        check_gradients(learning, **words)
         clip = self.plan.config.optimizer.gradient_clip
         if clip is not None:
             torch.nn.utils.clip_grad_norm_([*self.fusion.parameters(), *self.objective.parameters()], clip)

@@ -13,15 +13,24 @@ from typing import Any, final
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from medtail.errors import MedtailError, listing
+from medtail.crew import gathered
+from medtail.errors import MedtailError
 from medtail.losses.build import BceConfig, build_loss
 from medtail.losses.contract import DrawnCounts, LossContext, masked_row_means
+from medtail.losses.finite import check_gradients, check_loss
 from medtail.losses.objective import Objective, Step
 from medtail.models.backbones import branch_configs
 from medtail.models.diagnoser import Diagnoser
-from medtail.pixels.augment import apply_augmentation, draw_augmentation, warp_masks
+from medtail.pixels.augment import (
+    AugmentConfig,
+    AugmentParameters,
+    apply_augmentation,
+    draw_augmentation,
+    warp_masks,
+)
 from medtail.pixels.dataset import Batch, content_masks, to_float
 from medtail.pixels.masks import MaskStore
 from medtail.sampling.contract import Sampler, train_fold
@@ -103,6 +112,7 @@ class TrainingModule(pl.LightningModule):
         if config.mix is not None:
             groups = manifest.labels.group_indices
             self.mixer = LabelMixer(config.mix, prevalence=train_fold(manifest).prevalence, groups=groups)
+        self._shown = torch.zeros(0, dtype=torch.int64)
         self.moments: dict[int, dict[str, Tensor]] | None = None
         self.own_optimizer: torch.optim.Optimizer | None = None
 
@@ -142,7 +152,7 @@ class TrainingModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set what depends on the step: modes, learning rates, and the generators of dropout."""
-        del batch
+        self._shown = batch["rows"]
         self.diagnoser.train()
         if self.epoch < self.config.optimizer.freeze_epochs:
             self.diagnoser.backbone.eval()  # a frozen backbone keeps its running statistics too
@@ -181,8 +191,7 @@ class TrainingModule(pl.LightningModule):
         plan = self._plan_tail_mix(batch, batch_idx)
         if plan is not None and bool(plan.pasted.any()):
             plain, targets, content, plan = self._paste(plain, targets, content, plan, batch["rows"])
-        generator = torch.Generator().manual_seed(self._seed("augment", batch_idx))
-        drawn = draw_augmentation(len(plain), self.config.augment, generator=generator, size_px=plain.shape[-1])
+        drawn = self._draw(self.config.augment, "augment", batch_idx, like=plain)
         images = self._prepare(apply_augmentation(plain, drawn))
         moved = None if content is None else warp_masks(content.to(images.dtype), drawn)
         if plan is not None and bool(plan.strong.any()):
@@ -211,8 +220,9 @@ class TrainingModule(pl.LightningModule):
             )
         )
         total: Tensor = value.total
-        if not bool(torch.isfinite(total)):
-            self._refuse(batch, float(total.detach()))
+        if value.weight is not None and self.world_size > 1:  # the processes' labels may be unequally many
+            total = total * (value.weight / gathered(value.weight).mean().clamp(min=1e-12))
+        check_loss(total, **self._step_words())
         self.epoch_losses.append(total.detach())
         if self.objective.part_names:
             self.epoch_parts.append(torch.stack([value.parts[name].float() for name in self.objective.part_names]))
@@ -221,11 +231,27 @@ class TrainingModule(pl.LightningModule):
             self.row_facts.append(torch.stack([batch["rows"], losses, batch["streams"]], dim=1).double())
         return total
 
+    def _draw(self, config: AugmentConfig, purpose: str, batch_idx: int, *, like: Tensor) -> AugmentParameters:
+        """Draw the augmentation of this process's images as one process would that had the batches of all."""
+        size, rank = self.world_size, self.global_rank
+        generator = torch.Generator().manual_seed(stream_seed(self.config.seed, purpose, self.epoch, batch_idx, 0))
+        drawn = draw_augmentation(size * len(like), config, generator=generator, size_px=like.shape[-1])
+        return drawn if size == 1 else drawn.select(torch.arange(rank, size * len(like), size))
+
+    @property
+    def world_size(self) -> int:
+        """Processes that share each step."""
+        return 1 if self._trainer is None else int(self._trainer.world_size)
+
+    def mean_loss(self) -> float:
+        """Return the mean loss of the epoch's steps, over all processes."""
+        return float(gathered(torch.stack(self.epoch_losses)).mean())
+
     def mean_parts(self) -> dict[str, float | None]:
         """Return the mean of each of the objective's parts over the epoch's steps in which it had a value."""
         if not self.epoch_parts:
             return {}
-        means = torch.stack(self.epoch_parts).nanmean(dim=0).tolist()
+        means = gathered(torch.stack(self.epoch_parts)).flatten(0, 1).nanmean(dim=0).tolist()
         return {
             f"train_{name}": None if math.isnan(mean) else mean
             for name, mean in zip(self.objective.part_names, means, strict=True)
@@ -277,10 +303,9 @@ class TrainingModule(pl.LightningModule):
         batch_idx: int,
     ) -> tuple[Tensor, Tensor | None]:
         """Put strongly augmented versions of some plain images, and of their content, in the place of theirs."""
-        generator = torch.Generator().manual_seed(self._seed("strong augmentation", batch_idx))
         strong = strong_augmentation(self.config.augment)
         # drawn for the whole batch, so that what a row gets does not depend on which others were chosen
-        drawn = draw_augmentation(len(images), strong, generator=generator, size_px=images.shape[-1]).select(rows)
+        drawn = self._draw(strong, "strong augmentation", batch_idx, like=images).select(rows)
         where = rows.nonzero().flatten().to(images.device)
         varied = self._prepare(into[0].index_copy(0, where, apply_augmentation(images[where], drawn)))
         if content is None or into[1] is None:
@@ -306,15 +331,24 @@ class TrainingModule(pl.LightningModule):
         )
         return *mixed, fewer
 
-    def _refuse(self, batch: Batch, value: float) -> None:
-        rows = batch["rows"].cpu().numpy()
-        ids = listing([repr(str(self.rows_of.frame["image_id"].iloc[row])) for row in rows], limit=8)
-        raise MedtailError(
-            f"epoch {self.epoch + 1}, step {self.steps_done % self.steps_per_epoch + 1}: the loss is"
-            f" {value!r}; expected a finite number. The batch held images {ids} of {self.rows_of.name}."
-            " Lower optimizer.learning_rate or set optimizer.gradient_clip; the state of the last whole epoch is kept,"
-            " and `medtail train --resume` would go on from there."
-        )
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Refuse gradients that are not finite, before they make the weights so.
+
+        Raises:
+            MedtailError: Some are not; they and the images of the batch are named.
+        """
+        del optimizer
+        check_gradients(self.named_parameters(), **self._step_words())
+
+    def _step_words(self) -> Any:
+        kept = "the state of the last whole epoch is kept" if self.epoch else "no epoch was whole yet"
+        return {
+            "where": f"epoch {self.epoch + 1}, step {self.steps_done % self.steps_per_epoch + 1}",
+            "images": lambda: self.rows_of.frame["image_id"].astype(str).iloc[self._shown.cpu().numpy()].tolist(),
+            "table": self.rows_of.name,
+            "advice": "Look at these images, or begin a new run with a lower optimizer.learning_rate or a"
+            f" gradient_clip; {kept}, and a resume with this config would come to the same point.",
+        }
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Count the step and move the average."""
@@ -326,8 +360,11 @@ class TrainingModule(pl.LightningModule):
             update_average(self.averaged, self.diagnoser, decay=warm_decay(decay, step=self.steps_done))
 
     def on_validation_epoch_start(self) -> None:
-        """Begin a new pass over the tune fold."""
+        """Begin a new pass over the tune fold, with the same running statistics in every process."""
         self.tune_shares = []
+        if self.world_size > 1:
+            for buffer in self.buffers():
+                dist.broadcast(buffer, src=0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score a batch of the tune fold with the judged model, in eval mode."""

@@ -247,6 +247,7 @@ class Course:
                     total = module.training_step(batch, number)
                 optimizer.zero_grad()
                 torch.autograd.backward(total)
+                module.on_before_optimizer_step(optimizer)
                 if clip is not None:
                     torch.nn.utils.clip_grad_norm_(parameters, clip)
                 optimizer.step()

@@ -179,6 +179,8 @@ def save_carried(
         MedtailError: The weights are damaged.
     """
     policy, folder = out / FOLDER, out / FOLDER / "carried"
+    if (folder / "tune.json").exists():
+        shutil.rmtree((policy / KEPT).parent, ignore_errors=True)  # left by a run that was cut off just here
     if not (policy / CARRIED).exists() or (folder / "tune.json").exists():
         return
     rows = feed.tune_rows

@@ -127,6 +127,7 @@ def learn_schedule(config: TrainConfig, out: Path, *, quiet: bool = False) -> Sc
     assert isinstance(config.sampler, PolicySamplerConfig), "the caller looks"
     folder = out / FOLDER
     if (folder / SCHEDULE).exists():
+        (folder / STATE).unlink(missing_ok=True)  # left by a run that was cut off just here
         return read_schedule(folder / SCHEDULE)
     with counter("prepare images", quiet=quiet) as tick:
         course = open_course(config, progress=tick)

@@ -24,6 +24,7 @@ from medtail.tables.manifest import FOLDS, Manifest
 from medtail.tables.predictions import Predictions
 from medtail.tables.studies import gather_studies
 from medtail.training.maps import score_studies
+from medtail.training.predict_sharing import score_shared
 from medtail.training.progress import counter
 from medtail.training.tta import VersionPlan, read_plan
 
@@ -43,6 +44,7 @@ def predict(
     cache: Path | None = None,
     calibrated: bool = True,
     allow_batch_dependent: bool = False,
+    devices: int = 1,
     quiet: bool = False,
 ) -> Predictions:
     """Score images with a trained model.
@@ -60,6 +62,8 @@ def predict(
             fitted to scores made as the run's config says; another `test_time_flip` makes slightly other ones.
         allow_batch_dependent: Score even with a model in which an image's scores depend on the other images of its
             batch. They then change with `batch_size` and with the order of the rows.
+        devices: Processes that score, on a GPU each where there are GPUs; the scores are the same. Not for a model that
+            reads studies.
         quiet: Show no progress.
 
     Returns:
@@ -99,6 +103,17 @@ def predict(
         cache = None if named is None else Path(str(named))
     with counter("prepare images", quiet=quiet) as tick:
         store = open_store(chosen, card.parts.pixels, cache=cache, progress=tick)
+    if devices > 1:
+        if study_model is not None:
+            raise MedtailError(
+                f"{folder}, devices: found {devices} for a model that reads studies, whose images stay together;"
+                " expected 1."
+            )
+        scores = score_shared(
+            folder, chosen, batch_size=BATCH_SIZE if batch_size is None else batch_size, device=device, plan=versions,
+            cache=cache, devices=devices,
+        )  # fmt: skip
+        return as_predictions(scores, chosen, card, manifest_digest=manifest.digest, calibrated=calibrated)
     if study_model is not None:
         studies = gather_studies(chosen)
         if not quiet:
@@ -114,23 +129,32 @@ def predict(
                 progress=tick,
             )
         return as_predictions(scores, chosen, card, manifest_digest=manifest.digest, calibrated=calibrated)
+    scores = score_members(
+        diagnosers, store, rows=np.arange(len(chosen)), batch_size=BATCH_SIZE if batch_size is None else batch_size,
+        device=choose_device(device), plan=versions, quiet=quiet,
+    )  # fmt: skip
+    return as_predictions(scores, chosen, card, manifest_digest=manifest.digest, calibrated=calibrated)
+
+
+def score_members(
+    diagnosers: tuple[Diagnoser, ...],
+    store: PixelStore,
+    *,
+    rows: np.ndarray,
+    batch_size: int,
+    device: torch.device,
+    plan: VersionPlan,
+    quiet: bool,
+) -> np.ndarray:
+    """Score rows with each member and average; see `score_rows`."""
     shares = []
     for number, diagnoser in enumerate(diagnosers, start=1):
         text = "predict" if len(diagnosers) == 1 else f"predict, member {number} of {len(diagnosers)}"
         with counter(text, quiet=quiet) as tick:
             shares.append(
-                score_rows(
-                    diagnoser,
-                    store,
-                    rows=np.arange(len(chosen)),
-                    batch_size=BATCH_SIZE if batch_size is None else batch_size,
-                    device=choose_device(device),
-                    plan=versions,
-                    progress=tick,
-                )
+                score_rows(diagnoser, store, rows=rows, batch_size=batch_size, device=device, plan=plan, progress=tick)
             )
-    scores = np.mean(shares, axis=0)
-    return as_predictions(scores, chosen, card, manifest_digest=manifest.digest, calibrated=calibrated)
+    return np.asarray(np.mean(shares, axis=0))
 
 
 def _versions(card: ModelCard, *, tta: VersionPlan | None, test_time_flip: bool | None, where: str) -> VersionPlan:

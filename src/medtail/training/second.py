@@ -143,7 +143,7 @@ class StudyFusionConfig:
     loss: LossConfig | None = None
     keep: Literal["best", "last"] = "best"
 
-    def check(self, objective: ObjectiveConfig, *, members: int, processes: int) -> None:
+    def check(self, objective: ObjectiveConfig, *, members: int) -> None:
         """Check that the stage can follow a training.
 
         Raises:
@@ -155,8 +155,6 @@ class StudyFusionConfig:
                 f"members: found {members}; expected 1. Train each with a seed of its own and average their scores:"
                 " `medtail combine ensemble`."
             )
-        if processes > 1:
-            problems.add(f"devices, num_nodes: found {processes} processes; expected one.")
         if not isinstance(objective, STUDY_OBJECTIVES):
             problems.add(
                 f"objective: found {objective.kind!r}, which asks more of a step than a study tells; expected"

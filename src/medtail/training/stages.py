@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from medtail.crew import Crew
 from medtail.judging.calibration import CalibrationConfig, fit_calibration
 from medtail.judging.calibration_record import CALIBRATION
 from medtail.judging.logit_adjustment import decided_f1
@@ -28,7 +29,7 @@ from medtail.models.checkpoint import load_model, save_model
 from medtail.models.diagnoser import Diagnoser
 from medtail.models.heads import LinearHead
 from medtail.pixels.store import open_store
-from medtail.runs import atomic_path, read_json, versions, write_json, write_text
+from medtail.runs import atomic_path, copy_file, read_json, versions, write_json, write_text
 from medtail.tables.manifest import read_manifest
 from medtail.tables.predictions import read_predictions
 from medtail.training.callbacks import tune_quality
@@ -42,7 +43,9 @@ from medtail.training.tta import read_plan
 FIRST, SECOND = "stages/first", "stages/second"
 
 
-def train_one(config: TrainConfig, out: Path, *, resume: bool = False, quiet: bool = False) -> TrainOutcome:
+def train_one(
+    config: TrainConfig, out: Path, *, resume: bool = False, quiet: bool = False, crew: Crew | None = None
+) -> TrainOutcome:
     """Train one network, in one stage or in two; see `ensembles.train`, through which everybody calls it.
 
     Args:
@@ -50,6 +53,7 @@ def train_one(config: TrainConfig, out: Path, *, resume: bool = False, quiet: bo
         out: A new or empty folder; with `resume` the folder of a run that was cut off.
         resume: Go on from the last whole epoch of the stage that was cut off.
         quiet: Show no progress.
+        crew: The processes that share the epochs; None for one alone.
 
     Returns:
         Where the run is and how good it got.
@@ -59,7 +63,7 @@ def train_one(config: TrainConfig, out: Path, *, resume: bool = False, quiet: bo
         MedtailError: The manifest, its folds or images are not usable, or the training diverged.
     """
     if config.second is None:
-        return train_network(config, out, resume=resume, quiet=quiet)
+        return train_network(config, out, resume=resume, quiet=quiet, crew=crew)
     prepare_folder(config, out, resume=resume)
     if resume and (out / "run.json").exists():
         return finished_outcome(out)
@@ -67,7 +71,7 @@ def train_one(config: TrainConfig, out: Path, *, resume: bool = False, quiet: bo
         check_table(config)
     if isinstance(config.second, StudyFusionConfig) and config.second.init is not None:
         return _fuse(config, config.second, out, None, quiet=quiet)
-    first = _stage(replace(config, second=None), out / FIRST, quiet=quiet, start=None)
+    first = _stage(replace(config, second=None), out / FIRST, quiet=quiet, start=None, crew=crew)
     if isinstance(config.second, StudyFusionConfig):
         return _fuse(config, config.second, out, first, quiet=quiet)
     if (out / "model").exists():  # left by a run that was cut off just here; run.json is not there yet
@@ -77,10 +81,10 @@ def train_one(config: TrainConfig, out: Path, *, resume: bool = False, quiet: bo
     if isinstance(config.second, LogitAdjustmentConfig):
         return _take_off_priors(config, out, first)
     start = Start(out / FIRST / "model", learn=config.second.learn)
-    second = _stage(config.second_stage(), out / SECOND, quiet=quiet, start=start)
+    second = _stage(config.second_stage(), out / SECOND, quiet=quiet, start=start, crew=crew)
     with atomic_path(out / "model") as temporary:
         shutil.copytree(second.run / "model", temporary)
-    shutil.copyfile(second.run / "predictions_tune.parquet", out / "predictions_tune.parquet")
+    copy_file(second.run / "predictions_tune.parquet", out / "predictions_tune.parquet")
     outcome = replace(
         second,
         run=out,
@@ -94,10 +98,11 @@ def train_one(config: TrainConfig, out: Path, *, resume: bool = False, quiet: bo
     return _close(config, outcome, weights=read_json(second.run / "run.json")["weights_digest"])
 
 
-def _stage(config: TrainConfig, folder: Path, *, quiet: bool, start: Start | None) -> TrainOutcome:
+def _stage(config: TrainConfig, folder: Path, *, quiet: bool, start: Start | None, crew: Crew | None) -> TrainOutcome:
     if not quiet:
         sys.stderr.write(f"stage {folder.name}\n")
-    return train_network(config, folder, resume=(folder / "config.yaml").exists(), quiet=quiet, start=start)
+    resume = (folder / "config.yaml").exists()
+    return train_network(config, folder, resume=resume, quiet=quiet, start=start, crew=crew)
 
 
 def _fuse(
@@ -150,7 +155,7 @@ def _take_off_priors(config: TrainConfig, out: Path, first: TrainOutcome) -> Tra
         shutil.copytree(first.run / "model", temporary)
         found.write(temporary / CALIBRATION)
     found.calibrate(tune).write(out / "predictions_tune.parquet")
-    shutil.copyfile(first.run / "log.csv", out / "log.csv")
+    copy_file(first.run / "log.csv", out / "log.csv")
     quality, classes = tune_quality(adjusted.scores, adjusted.targets)
     outcome = replace(first, run=out, tune_map=float("nan") if quality is None else quality, tune_classes=classes)
     return _close(config, outcome, weights=read_json(first.run / "run.json")["weights_digest"])
@@ -225,5 +230,5 @@ def _normalise(
     card = replace(card, thresholds=choose_thresholds(as_predictions(scores, tune, card, manifest_digest=table.digest)))
     card = save_model(out / "model", diagnoser.cpu(), card)
     as_predictions(scores, tune, card, manifest_digest=table.digest).write(out / "predictions_tune.parquet")
-    shutil.copyfile(first.run / "log.csv", out / "log.csv")
+    copy_file(first.run / "log.csv", out / "log.csv")
     return _close(config, outcome, weights=card.digests["weights"])

@@ -112,7 +112,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Progress]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         values = json.loads(header["progress"])
         return tensors, Progress(**{**values, "log": tuple(values["log"])})
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, MedtailError):
             raise
         raise MedtailError(
