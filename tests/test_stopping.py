@@ -16,11 +16,13 @@ from medtail.stopping import Stopped, by_signals, exit_code, passed_on
 @pytest.fixture(autouse=True)
 def handlers_stay() -> Iterator[None]:
     watched = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    first = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has it ignored
     before = [signal.getsignal(number) for number in watched]
     yield
     after = [signal.getsignal(number) for number in watched]
     for number, handler in zip(watched, before, strict=True):
         signal.signal(number, handler)
+    signal.signal(signal.SIGINT, first)
     assert after == before
 
 

@@ -25,6 +25,7 @@ def direction() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_halves_change_places_and_only_the_corrupted_half_is_wrong(direction: ModuleType, tmp_path: Path) -> None:
     assert set(direction.corrupted_classes(0)) | set(direction.corrupted_classes(1)) == set(range(6))
     counts = dict.fromkeys(direction.CLASS_NAMES, 20)
@@ -35,6 +36,7 @@ def test_halves_change_places_and_only_the_corrupted_half_is_wrong(direction: Mo
         assert (wrong[name] > 0.1) == (c in direction.corrupted_classes(1))
 
 
+@pytest.mark.slow
 def test_the_smallest_run_goes_from_pools_to_levels(direction: ModuleType, tmp_path: Path) -> None:
     path = direction.make_pool(tmp_path, seed=0, size_px=32, counts=dict.fromkeys(direction.CLASS_NAMES, 4))
     config = direction.policy_config(

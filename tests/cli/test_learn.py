@@ -54,6 +54,7 @@ def test_versions_are_averaged_as_asked_and_cautions_are_told(folder: Path, caps
     assert "--tta: found 'rotate'; expected none, flip" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_studies_are_fused_predicted_and_reported_by_the_usual_verbs(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

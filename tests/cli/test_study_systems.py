@@ -56,6 +56,7 @@ def write(folder: Path, **changes: Any) -> Path:
     return folder / "systems.yaml"
 
 
+@pytest.mark.slow
 def test_systems_are_trained_judged_and_can_be_handed_in(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

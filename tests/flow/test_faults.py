@@ -192,8 +192,8 @@ def test_an_image_that_vanishes_between_the_check_and_the_reading_is_named(
 
     genuine = Manifest.check_files
 
-    def check(self: Manifest) -> None:
-        genuine(self)
+    def check(self: Manifest, *, remote: bool = True) -> None:
+        genuine(self, remote=remote)
         (table.parent / "images" / "007.png").unlink(missing_ok=True)
 
     monkeypatch.setattr(Manifest, "check_files", check)

@@ -89,6 +89,7 @@ def _train_shares(manifest: Manifest) -> list[float]:
     return [float(value) for value in (manifest.targets[manifest.folds == "train"] == 1).mean(axis=0)]
 
 
+@pytest.mark.slow
 def test_a_run_cut_off_goes_on_as_if_nothing_had_happened(make: Any, tmp_path: Path) -> None:
     from medtail.training.callbacks import RunKeeper
 

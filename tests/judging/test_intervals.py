@@ -171,6 +171,7 @@ def coverage(*, positive: int, negative: int, tables: int, resamples: int) -> di
     return {key: float(np.mean(found)) for key, found in hits.items()}
 
 
+@pytest.mark.slow
 def test_intervals_by_patient_cover_and_by_image_do_not() -> None:
     found = coverage(positive=40, negative=160, tables=150, resamples=192)
     for method in ("percentile", "bca"):

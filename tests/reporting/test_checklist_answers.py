@@ -56,6 +56,12 @@ def test_patients_are_really_compared_between_folds(facts, judged):
     assert answers(torn)["disjoint"].text == "1 patient in more than one fold."
 
 
+def test_an_empty_cell_names_no_site(facts, judged):
+    column = judged.manifest.frame["site"].astype("str").mask(np.arange(len(judged.manifest)) == 0)
+    gap = replace(judged.manifest, frame=judged.manifest.frame.assign(site=column))
+    assert answers(replace(facts, manifest=gap))["sites"].text.startswith("2 sites")
+
+
 def test_a_run_that_was_not_judged_answers_nothing_about_performance(facts):
     found = answers(replace(facts, predictions=None, results=None))
     assert not {"performance", "diagnostic", "metrics", "uncertainty", "internal", "subgroups"} & set(found)

@@ -178,6 +178,7 @@ def visit(folder: Path, *options: str) -> tuple[dict, str]:
 
 @pytest.mark.browser
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+@pytest.mark.slow
 def test_in_a_browser_it_sorts_fits_a_phone_and_follows_into_the_dark(comparison: Comparison, tmp_path: Path) -> None:
     write_comparison_page(tmp_path / "comparison.html", comparison)
     light, log = visit(tmp_path, "--blink-settings=preferredColorScheme=1")

@@ -43,6 +43,7 @@ def test_what_is_written_can_be_read_and_is_what_was_drawn(tmp_path: Path) -> No
     assert DISCLAIMER.capitalize() in (tmp_path / "p" / "ATTRIBUTION.md").read_text()
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_workers_or_on_how_many_images_are_asked_for(tmp_path: Path) -> None:
     phantom_manifest(tmp_path / "one", images=CHUNK + 20, config=SMALL)
     phantom_manifest(tmp_path / "two", images=CHUNK + 20, config=SMALL, workers=2)

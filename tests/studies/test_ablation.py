@@ -53,6 +53,7 @@ def test_a_study_runs_from_plan_to_tables_and_is_never_run_twice(make_real, tmp_
         run_study(make_real({**ARMS, "late": {"loss.kind": "asl"}}, judge=study.judge), root, quiet=True)
 
 
+@pytest.mark.slow
 def test_a_failing_arm_leaves_the_others_judged_and_test_shut(make_real, tmp_path: Path) -> None:
     wrong = {**ARMS, "huge": {"optimizer.learning_rate": 1e30, "optimizer.gradient_clip": None}}
     study = make_real(wrong, judge=JudgeConfig(fold="test", bootstrap=50))

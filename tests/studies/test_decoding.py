@@ -116,6 +116,7 @@ def test_reports_are_decoded_by_the_protocol_in_any_order_of_labels(table: Manif
     assert (raw == (test.scores >= 0.5)).all()
 
 
+@pytest.mark.slow
 def test_a_study_says_what_the_protocol_says(table: Manifest, tmp_path: Path) -> None:
     study, root = study_of(tmp_path, table, fold="test"), tmp_path / "out"
     fill(study, root, table)

@@ -160,6 +160,7 @@ def filled(ladder: Ladder, root: Path, finish: Any, *, test: dict[str, float] | 
             finish(cell, what="test", skill=test)
 
 
+@pytest.mark.slow
 def test_the_choice_is_the_same_whatever_test_says(write: Write, finish: Any, tmp_path: Path) -> None:
     chosen = []
     for number, test in enumerate((SKILLS, {name: 3.0 * (name == "asl") for name in SKILLS})):
@@ -191,6 +192,7 @@ def test_the_choice_is_written_before_test_is_opened(
     assert read_json(tmp_path / "out" / CHOICE)["rung"] == "focal"
 
 
+@pytest.mark.slow
 def test_once_test_is_open_the_written_choice_stands(write: Write, finish: Any, tmp_path: Path) -> None:
     ladder = load_ladder(write(judge={"bootstrap": 100, "fold": "test"}))
     filled(ladder, tmp_path / "out", finish, test=SKILLS)

@@ -56,8 +56,9 @@ def test_a_pool_has_its_images_rows_and_record(generator: Generator, tmp_path: P
 
 @pytest.mark.slow
 def test_two_processes_draw_the_pool_of_one(
-    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    generator_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    generator = load_generator(generator_folder)  # as it is on disk, where the processes read it
     asked = {CYST: 65, PAPILLOMA: 2}
     assert sum(asked.values()) > module.AT_ONCE, "a batch for each process"
     settings = replace(DrawingSettings.of(generator), steps=2)

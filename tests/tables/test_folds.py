@@ -45,6 +45,7 @@ def centres(seed: int, *, patients: int = 120) -> Manifest:
 
 
 @given(seed=st.integers(0, 10**6), num_folds=st.integers(2, 6))
+@pytest.mark.slow
 def test_no_patient_is_in_two_folds_and_the_test_fold_is_the_same_in_all(seed: int, num_folds: int) -> None:
     manifest = hold_out_test(centres(seed), share=0.15, seed=seed).manifest
     made = cross_validation_folds(manifest, num_folds=num_folds, seed=seed, min_positives=0)
@@ -60,6 +61,7 @@ def test_no_patient_is_in_two_folds_and_the_test_fold_is_the_same_in_all(seed: i
 
 
 @given(seed=st.integers(0, 10**6))
+@pytest.mark.slow
 def test_near_duplicates_of_two_patients_move_together(seed: int) -> None:
     table = centres(seed)
     random = np.random.default_rng(seed)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -74,12 +75,12 @@ def test_a_run_cut_off_between_members_resumes_to_the_same_bytes(
     train(config, tmp_path / "whole", quiet=True)
     genuine, trained = ensembles.train_one, []
 
-    def killed_in_the_second(config: TrainConfig, out: Path, *, resume: bool, quiet: bool) -> TrainOutcome:
+    def killed_in_the_second(config: TrainConfig, out: Path, **how: Any) -> TrainOutcome:
         if len(trained) == 1:
             out.mkdir(parents=True)
             raise KeyboardInterrupt
         trained.append(out)
-        return genuine(config, out, resume=resume, quiet=quiet)
+        return genuine(config, out, **how)
 
     monkeypatch.setattr(ensembles, "train_one", killed_in_the_second)
     with pytest.raises(KeyboardInterrupt):

@@ -105,18 +105,19 @@ def test_a_run_with_a_band_goes_on_to_the_same_bytes(
 ) -> None:
     config = banded(make_config, optimizer={"epochs": 3}, mix={"kind": "mixup", "alpha": 0.4})
     train(config, tmp_path / "whole", quiet=True)
-    genuine = objective.masked_mean
+    genuine = objective.masked_sum
     calls = []
 
-    def diverge(*arguments: object, **settings: object) -> torch.Tensor:
+    def diverge(*arguments: object, **settings: object) -> tuple[torch.Tensor, torch.Tensor]:
         calls.append(1)
-        return genuine(*arguments, **settings) * (torch.nan if len(calls) == 4 else 1.0)  # type: ignore[arg-type]
+        total, weight = genuine(*arguments, **settings)  # type: ignore[arg-type]
+        return total * (torch.nan if len(calls) == 4 else 1.0), weight
 
-    monkeypatch.setattr(objective, "masked_mean", diverge)
+    monkeypatch.setattr(objective, "masked_sum", diverge)
     with pytest.raises(MedtailError, match="the loss is nan"):
         train(config, tmp_path / "cut", quiet=True)
     monkeypatch.undo()
-    monkeypatch.setattr("medtail.training.fit.measure_band", None)  # it is not measured again
+    monkeypatch.setattr("medtail.training.epochs.measure_band", None)  # it is not measured again
     train(config, tmp_path / "cut", resume=True, quiet=True)
     for name in ("model/model.safetensors", "model/card.json"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

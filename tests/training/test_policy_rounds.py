@@ -90,6 +90,7 @@ def test_what_was_learnt_is_not_learnt_again(make_policy_config: MakeConfig, tmp
     assert (tmp_path / "run" / "policy" / "schedule.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_baselines_are_the_same_command(make_policy_config: MakeConfig, tmp_path: Path) -> None:
     for name, changes in {
         "random": {"algorithm": "random"},

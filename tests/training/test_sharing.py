@@ -156,7 +156,7 @@ def test_torchrun_and_srun_start_the_same_training(make_config: MakeConfig, tmp_
     task = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_NODEID": "0", "SLURM_JOB_ID": f"{number}", "MASTER_ADDR": "127.0.0.1"}
     tasks = [
         subprocess.Popen(
-            medtail, env={**os.environ, **task, "SLURM_PROCID": rank, "SLURM_LOCALID": rank}, stdout=subprocess.PIPE
+            medtail, env={**os.environ, **task, "SLURM_PROCID": rank, "SLURM_LOCALID": rank}, stdout=subprocess.DEVNULL
         )
         for rank in ("0", "1")
     ]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from medtail.tables.manifest import Manifest
+    from medtail.tables.places import Remote
     from medtail.tables.predictions import Predictions
     from medtail.tables.results import Results
 
@@ -195,7 +196,7 @@ def _report_results(
 
     predictions: Predictions = read_predictions(source / "predictions.parquet")
     table: Manifest | None = read_manifest(manifest) if manifest is not None else None
-    decode: Callable[[Path], np.ndarray] | None = None
+    decode: Callable[[Path | Remote], np.ndarray] | None = None
     if table is not None:
         from medtail.pixels.decode import read_image
 

@@ -32,7 +32,7 @@ class ContrastConfig:
         temperature: Logits are divided by it.
 
     References:
-        oord2018.
+        vandenoord2018.
     """
 
     __pydantic_config__: ClassVar[Any] = CLOSED
@@ -64,7 +64,7 @@ class Contrast(Objective):
         (0.6931, 1.3863)
 
     References:
-        oord2018.
+        vandenoord2018.
     """
 
     def __init__(self, config: ContrastConfig, *, loss: Loss) -> None:

@@ -106,7 +106,8 @@ def data_tables(manifest: Manifest | None) -> list[SmallTable]:
     for column in SPREAD_COLUMNS:
         if column not in manifest.frame.columns:
             continue
-        values = manifest.frame[column].to_numpy(dtype=object).astype(str)
+        cells = manifest.frame[column]
+        values = cells.astype(object).where(cells.notna(), "not stated").to_numpy(dtype=object).astype(str)
         names, amounts = np.unique(values, return_counts=True)
         if len(names) < 2:
             continue

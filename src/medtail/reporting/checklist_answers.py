@@ -100,7 +100,7 @@ def _data(facts: RunFacts) -> Answer | None:
 def _column(facts: RunFacts, name: str) -> list[str]:
     if facts.manifest is None or name not in facts.manifest.frame.columns:
         return []
-    return sorted(set(facts.manifest.frame[name].astype(str)) - {""})
+    return sorted(set(facts.manifest.frame[name].dropna().astype(str)) - {""})
 
 
 def _sites(facts: RunFacts) -> Answer | None:

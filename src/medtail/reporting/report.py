@@ -47,6 +47,7 @@ from medtail.reporting.summary import count, summarise
 from medtail.reporting.terms import terms
 from medtail.runs import write_text
 from medtail.tables.manifest import Manifest
+from medtail.tables.places import Place
 from medtail.tables.predictions import Predictions
 from medtail.tables.results import Results
 
@@ -78,7 +79,7 @@ def write_report(
     card: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
     manifest: Manifest | None = None,
-    read_image: Callable[[Path], np.ndarray] | None = None,
+    read_image: Callable[[Place], np.ndarray] | None = None,
     log: pd.DataFrame | None = None,
     methods: Sequence[str] = (),
     tune: Predictions | None = None,
@@ -132,7 +133,7 @@ def _context(
     card: Mapping[str, Any] | None,
     config: Mapping[str, Any] | None,
     manifest: Manifest | None,
-    read_image: Callable[[Path], np.ndarray] | None,
+    read_image: Callable[[Place], np.ndarray] | None,
     log: pd.DataFrame | None,
     methods: Sequence[str],
     tune: Predictions | None,

@@ -208,7 +208,7 @@ _LOSS_PAPERS = {
 _OBJECTIVE_PAPERS = {
     "two_way": "kobayashi2023",
     "zlpr": "su2022",
-    "contrast": "oord2018",
+    "contrast": "vandenoord2018",
     "partial_labels": "cole2021",
     "influence_balanced": "park2021",
     "sop": "liu2022c",
