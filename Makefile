@@ -27,7 +27,7 @@ $(VENV)/.demo: constraints.txt pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test: constraints.txt pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install $(PIP_ARGS) --quiet --constraint constraints.txt --editable '.[pretrained,dicom,synthesis,explain,serve,sr,onnx,docs,dev]'
+	$(BIN)/python -m pip install $(PIP_ARGS) --quiet --constraint constraints.txt --editable '.[pretrained,dicom,synthesis,explain,serve,sr,onnx,search,ray,docs,dev]'
 	@touch $@
 
 demo: $(VENV)/.demo
