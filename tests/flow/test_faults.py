@@ -31,7 +31,8 @@ from medtail.runs import digest_file, is_stray
 from medtail.training.config import TrainConfig, train_config
 from medtail.training.ensembles import train
 
-RUN = "from medtail.cli.main import run; run()"
+# a job in the background has Ctrl-C ignored, and so have its children, unless they ask for it
+RUN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from medtail.cli.main import run; run()"
 KEPT = ("model/model.safetensors", "model/card.json", "predictions_tune.parquet")
 
 
