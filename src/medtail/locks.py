@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from medtail.errors import MedtailError
-from medtail.runs import LOCK, explain_os_error, is_stray, sweep
+from medtail.runs import LOCK, explain_os_error, is_alive, is_stray, sweep
 
 _FCNTL: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
@@ -102,26 +102,10 @@ def is_gone(pid: int, *, born: str, host: str) -> bool:
     """
     if host != socket.gethostname():
         return False
-    if not _is_alive(pid):
+    if not is_alive(pid):
         return True
     now = born_at(pid)
     return bool(now and born and now != born)
-
-
-def _is_alive(pid: int) -> bool:
-    if os.name != "posix":  # elsewhere asking by a signal would end it
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it is there, and another user's
-        return True
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return True
-    return state not in ("Z", "X")  # ended, and only not yet counted by its parent
 
 
 def _take(path: Path) -> int:

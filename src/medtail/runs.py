@@ -102,7 +102,7 @@ def sweep(folder: Path, *, alone: bool) -> int:
     count = 0
     for path in sorted(folder.rglob(".*.tmp-*")):
         found = _STRAY.fullmatch(path.name)
-        if found is None or not (alone or (found[1] == _machine() and not _is_there(int(found[2], 16)))):
+        if found is None or not (alone or (found[1] == _machine() and not is_alive(int(found[2], 16)))):
             continue
         with contextlib.suppress(OSError):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -110,8 +110,14 @@ def sweep(folder: Path, *, alone: bool) -> int:
     return count
 
 
-def _is_there(pid: int) -> bool:
-    if os.name != "posix":  # elsewhere asking by a signal would end the process
+def is_alive(pid: int) -> bool:
+    """Say whether a process of this machine is there and has not ended; True where the system does not tell.
+
+    Example:
+        >>> is_alive(os.getpid())
+        True
+    """
+    if os.name != "posix":  # elsewhere asking by a signal would end it
         return True
     try:
         os.kill(pid, 0)
@@ -119,7 +125,11 @@ def _is_there(pid: int) -> bool:
         return False
     except OSError:  # it is there, and another user's
         return True
-    return True
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state not in ("Z", "X")  # ended, and only not yet counted by its parent
 
 
 def explain_os_error(target: Path, error: OSError) -> MedtailError:
